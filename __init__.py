@@ -1,0 +1,1 @@
+"""brickc: an ahead-of-time compiler for neural-network training steps."""

@@ -1,0 +1,61 @@
+"""What every backend offers to the rest of brickc."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..ir.dims import Size
+from ..ir.kernel.capabilities import Capabilities
+from ..ir.kernel.kernel import KernelProgram
+from ..ir.kernel.memory import Buffer
+
+__all__ = ["Backend", "Leaf", "PlannedFunction"]
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A parameter or state of the program: its buffer, its place, its first value."""
+
+    name: str
+    role: str
+    buffer: Buffer
+    #: bytes from the start of the memory that outlives calls
+    offset: int
+    init: tuple[str, float, float]
+
+
+@dataclass(frozen=True)
+class PlannedFunction:
+    """A function whose memory is planned: all that a backend needs to print it."""
+
+    name: str
+    program: KernelProgram
+    #: the backend's own programs, one a kernel, as ``select`` gave them
+    kernels: Sequence[object]
+    offsets: Mapping[str, Size]
+    peak: Size
+
+
+class Backend(Protocol):
+    """One target: capabilities, choice of strategies, printing."""
+
+    name: str
+    capabilities: Capabilities
+
+    def select(
+        self, program: KernelProgram
+    ) -> tuple[Sequence[object], Mapping[int, Sequence[Buffer]]]:
+        """The backend's program for every kernel, and the scratch memory that each needs."""
+        ...
+
+    def print(
+        self,
+        title: str,
+        functions: Sequence[PlannedFunction],
+        leaves: Sequence[Leaf],
+        memory_bytes: int,
+    ) -> Mapping[str, str]:
+        """Source files by name; ``model.py`` is the one that is run."""
+        ...

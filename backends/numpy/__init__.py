@@ -1,0 +1,57 @@
+"""The NumPy backend: kernels as chains of ufunc calls and batched matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ...ir.kernel.capabilities import Capabilities
+from ...ir.kernel.kernel import KernelProgram
+from ...ir.kernel.memory import Buffer
+from ..base import Leaf, PlannedFunction
+from .array_program import ArrayKernel
+from .printer import LeafText, print_function, print_module
+from .strategies import carry_out
+
+__all__ = ["FORMAT", "NumpyBackend"]
+
+#: version of the artifact's format that the host half understands
+FORMAT = 1
+
+CAPABILITIES = Capabilities(
+    name="numpy",
+    epilogue=frozenset(
+        {"contract", "reduce", "fold", "windowsum", "windowmax", "windowsumgrad", "pad"}
+    ),
+    prologue=frozenset({"reduce"}),
+    convolution="contract",
+    bundle_bytes=256 * 1024,
+)
+
+
+class NumpyBackend:
+    """Implements ``backends.base.Backend``."""
+
+    name = "numpy"
+    capabilities = CAPABILITIES
+
+    def select(
+        self, program: KernelProgram
+    ) -> tuple[Sequence[ArrayKernel], Mapping[int, Sequence[Buffer]]]:
+        buffers = dict(program.buffers)
+        kernels = [carry_out(kernel, buffers) for kernel in program.kernels]
+        return kernels, {k: a.scratch for k, a in enumerate(kernels) if a.scratch}
+
+    def print(
+        self,
+        title: str,
+        functions: Sequence[PlannedFunction],
+        leaves: Sequence[Leaf],
+        memory_bytes: int,
+    ) -> Mapping[str, str]:
+        memory = {leaf.name: leaf.offset for leaf in leaves}
+        texts = []
+        for f in functions:
+            kernels = [k for k in f.kernels if isinstance(k, ArrayKernel)]
+            texts.append(print_function(f.name, f.program, kernels, f.offsets, memory, f.peak))
+        rows = [LeafText(x.name, x.role, x.buffer, x.offset, x.init) for x in leaves]
+        return {"model.py": print_module(title, texts, rows, memory_bytes, FORMAT)}

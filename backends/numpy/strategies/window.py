@@ -1,0 +1,324 @@
+"""Sliding windows: sums and maxima axis by axis, and their adjoints."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+from ....errors import UnsupportedError
+from ....ir.dims import Size, hint, product
+from ....ir.dtypes import DType
+from ....ir.kernel import anchors
+from ....ir.kernel.memory import Access
+from ..array_program import Num, Ref
+from ..emitter import Emitter
+from ..maps import BLOCK_BYTES, WHOLE_BYTES
+from ..spaces import coalesce, order_of, sizes_of
+from .common import anchor_target, epilogue
+from .shifted import Shifted, cut, emit_adjoint, pair
+
+__all__ = ["window_max", "window_max_gather", "window_max_scatter", "window_sum",
+           "window_sum_grad"]  # fmt: skip
+
+_Window = (
+    anchors.WindowSum
+    | anchors.WindowMax
+    | anchors.WindowSumGrad
+    | anchors.WindowMaxScatter
+    | anchors.WindowMaxGather
+)
+
+
+def window_sum(em: Emitter) -> None:
+    """Strategy for WindowSum."""
+    anchor = em.kernel.anchor
+    assert isinstance(anchor, anchors.WindowSum)
+    target = anchor_target(em)
+    _forward(em, anchor, em.kernel.operands[0], target, "add", 0.0)
+    epilogue(em, target)
+
+
+def window_max(em: Emitter) -> None:
+    """Strategy for WindowMax."""
+    anchor = em.kernel.anchor
+    assert isinstance(anchor, anchors.WindowMax)
+    target = anchor_target(em)
+    _forward(em, anchor, em.kernel.operands[0], target, "maximum", float("-inf"))
+    epilogue(em, target)
+
+
+def _walked(anchor: _Window, order: Sequence[int]) -> list[int]:
+    """Axes with a window or a stride, the outermost in memory first."""
+    return [a for a in order if anchor.window[a] > 1 or anchor.stride[a] > 1
+            or anchor.padding[a] != (0, 0)]  # fmt: skip
+
+
+def _forward(
+    em: Emitter, anchor: _Window, source: Access, target: Access, function: str, empty: float
+) -> None:
+    order = order_of(source)
+    axes = _walked(anchor, order)
+    current = source
+    for k, axis in enumerate(axes):
+        last = k == len(axes) - 1
+        shape = (*current.shape[:axis], target.shape[axis], *current.shape[axis + 1 :])
+        result = target if last else _like(em, shape, order, source.dtype)
+        _one_axis(em, anchor, axis, current, result, function, empty)
+        current = result
+    if not axes:
+        out, view = pair(em, target, source)
+        em.copy(out, view)
+
+
+def _like(em: Emitter, shape: Sequence[Size], order: Sequence[int], dtype: DType) -> Access:
+    """Dense scratch memory whose axes lie in ``order``."""
+    dense = em.scratch_access([shape[a] for a in order], dtype, "window")
+    strides: list[Size] = [0] * len(shape)
+    for position, axis in enumerate(order):
+        strides[axis] = dense.strides[position]
+    return Access(dense.buffer, dtype, 0, tuple(shape), tuple(strides))
+
+
+def _one_axis(
+    em: Emitter,
+    anchor: _Window,
+    axis: int,
+    source: Access,
+    target: Access,
+    function: str,
+    empty: float,
+) -> None:
+    window, stride = anchor.window[axis], anchor.stride[axis]
+    lo, hi = anchor.padding[axis]
+    if (lo, hi) == (0, 0):
+        count = target.shape[axis]
+        parts = [cut(source, axis, j, count, stride) for j in range(window)]
+        out, first, *rest = pair(em, target, *parts)
+        if not rest:
+            em.copy(out, first)
+            return
+        em.call(function, first, rest[0], out=out)
+        for part in rest[1:]:
+            em.call(function, out, part, out=out)
+        return
+    size, count = source.shape[axis], target.shape[axis]
+    if not isinstance(size, int) or not isinstance(count, int):
+        raise UnsupportedError(
+            f"{em.kernel.name}: a padded window over an axis of unknown size", got=size
+        )
+    ranges = [(j, *_valid(j - lo, stride, size, count)) for j in range(window)]
+    whole = next((r for r in ranges if r[1:] == (0, count)), None)
+    if whole is None:
+        em.fill(pair(em, target)[0], empty)
+    else:
+        out, part = pair(em, target, cut(source, axis, whole[0] - lo, count, stride))
+        em.copy(out, part)
+    for j, first, number in ranges:
+        if number <= 0 or (j, first, number) == whole:
+            continue
+        place = cut(target, axis, first, number)
+        part_access = cut(source, axis, first * stride + j - lo, number, stride)
+        out, part = pair(em, place, part_access)
+        em.call(function, out, part, out=out)
+
+
+def _valid(start: int, stride: int, size: int, count: int) -> tuple[int, int]:
+    """Outputs o with 0 <= o·stride + start < size: the first one and how many."""
+    first = max(0, -(-(-start) // stride)) if start < 0 else 0
+    last = min(count - 1, (size - 1 - start) // stride)
+    return first, last - first + 1
+
+
+def window_sum_grad(em: Emitter) -> None:
+    """Strategy for WindowSumGrad: the adjoint, axis by axis, the innermost first."""
+    anchor = em.kernel.anchor
+    assert isinstance(anchor, anchors.WindowSumGrad)
+    source = em.kernel.operands[0]
+    target = anchor_target(em)
+    order = order_of(target)
+    axes = list(reversed(_walked(anchor, order)))
+    current = source
+    for k, axis in enumerate(axes):
+        last = k == len(axes) - 1
+        shape = (*current.shape[:axis], target.shape[axis], *current.shape[axis + 1 :])
+        result = target if last else _like(em, shape, order, source.dtype)
+        parts = [
+            Shifted(current, axis, j - anchor.padding[axis][0], anchor.stride[axis],
+                    current.shape[axis])
+            for j in range(anchor.window[axis])
+        ]  # fmt: skip
+        emit_adjoint(em, parts, result)
+        current = result
+    if not axes:
+        out, view = pair(em, target, source)
+        em.copy(out, view)
+    epilogue(em, target)
+
+
+# -- maxima and where they came from -------------------------------------------------------------
+
+
+def _offsets(
+    anchor: _Window, source: Access, count: Sequence[Size]
+) -> list[tuple[Access, tuple[tuple[int, int, int], ...]]]:
+    """For every offset in the window: the elements of the large array, and which outputs.
+
+    The second part lists (axis, first, number) for axes where padding cuts outputs off.
+    """
+    found = []
+    for offset in itertools.product(*(range(w) for w in anchor.window)):
+        part = source
+        limits = []
+        for axis, j in enumerate(offset):
+            lo, hi = anchor.padding[axis]
+            stride = anchor.stride[axis]
+            size, number = source.shape[axis], count[axis]
+            if anchor.window[axis] == 1 and stride == 1 and (lo, hi) == (0, 0):
+                continue
+            first = 0
+            if (lo, hi) != (0, 0):
+                if not isinstance(size, int) or not isinstance(number, int):
+                    raise UnsupportedError("a padded window over an axis of unknown size")
+                first, number = _valid(j - lo, stride, size, number)
+                limits.append((axis, first, number))
+            part = cut(part, axis, first * stride + j - lo, number, stride)
+        if all(number > 0 for _, _, number in limits):
+            found.append((part, tuple(limits)))
+    return found
+
+
+def _limited(access: Access, limits: Sequence[tuple[int, int, int]]) -> Access:
+    for axis, first, number in limits:
+        access = cut(access, axis, first, number)
+    return access
+
+
+def window_max_scatter(em: Emitter) -> None:
+    """Strategy for WindowMaxScatter: for every offset, the outputs whose maximum it is."""
+    anchor = em.kernel.anchor
+    assert isinstance(anchor, anchors.WindowMaxScatter)
+    x, *given, dy = em.kernel.operands
+    target = anchor_target(em)
+    y = given[0] if given else _maximum(em, anchor, x, dy)
+    tiles = all(
+        w == s and p == (0, 0) and x.shape[a] == dy.shape[a] * w
+        for a, (w, s, p) in enumerate(zip(anchor.window, anchor.stride, anchor.padding, strict=True))
+    )
+    if not tiles:
+        em.fill(pair(em, target)[0], 0)
+    sources = _offsets(anchor, x, dy.shape)
+    places = _offsets(anchor, target, dy.shape)
+
+    def body(k: int, refs: Sequence[Ref], mask: Ref, picked: Ref) -> None:
+        _, dy_ref, _, place = refs
+        em.call("subtract", Num(0), em.bits(mask), out=em.bits(picked))
+        if tiles:
+            em.call("bitwise_and", em.bits(dy_ref), em.bits(picked), out=em.bits(place))
+        else:
+            em.call("bitwise_and", em.bits(dy_ref), em.bits(picked), out=em.bits(picked))
+            em.call("add", place, picked, out=place)
+
+    _per_offset(em, y, dy, sources, [p for p, _ in places], body)
+    epilogue(em, target)
+
+
+def window_max_gather(em: Emitter) -> None:
+    """Strategy for WindowMaxGather: operands x and v."""
+    anchor = em.kernel.anchor
+    assert isinstance(anchor, anchors.WindowMaxGather)
+    x, v = em.kernel.operands
+    target = anchor_target(em)
+    y = _maximum(em, anchor, x, target)
+    em.fill(pair(em, target)[0], 0)
+    sources = _offsets(anchor, x, target.shape)
+    values = _offsets(anchor, v, target.shape)
+
+    def body(k: int, refs: Sequence[Ref], mask: Ref, picked: Ref) -> None:
+        _, out, _, value = refs
+        em.call("subtract", Num(0), em.bits(mask), out=em.bits(picked))
+        em.call("bitwise_and", em.bits(value), em.bits(picked), out=em.bits(picked))
+        em.call("bitwise_or", em.bits(out), em.bits(picked), out=em.bits(out))
+
+    _per_offset(em, y, target, sources, [p for p, _ in values], body)
+    epilogue(em, target)
+
+
+def _maximum(em: Emitter, anchor: _Window, x: Access, like: Access) -> Access:
+    """The windows' maxima, computed again into scratch memory."""
+    y = _like(em, like.shape, order_of(like), x.dtype)
+    _forward(em, anchor, x, y, "maximum", float("-inf"))
+    return y
+
+
+def _per_offset(
+    em: Emitter,
+    y: Access,
+    small: Access,
+    sources: Sequence[tuple[Access, tuple[tuple[int, int, int], ...]]],
+    places: Sequence[Access],
+    body: Callable[[int, Sequence[Ref], Ref, Ref], None],
+) -> None:
+    """Run ``body`` for every offset with the mask of outputs whose first maximum is there."""
+    padded = any(limits for _, limits in sources)
+    order = order_of(small)
+    taken_access = _like(em, small.shape, order, DType.BOOL) if padded else None
+    strides = [y.strides, small.strides]
+    if not padded:
+        strides += [p.strides for p, _ in sources] + [p.strides for p in places]
+    elif taken_access is not None:
+        strides.append(taken_access.strides)
+        em.fill(pair(em, taken_access)[0], 0)
+    rows: int | None = None
+    if not padded:
+        groups = coalesce(small.shape, order, strides)
+        sizes = sizes_of(small.shape, groups) or (1,)
+        row = hint(product(sizes[1:])) * small.dtype.itemsize
+        if row * hint(sizes[0]) > WHOLE_BYTES:
+            rows = max(1, BLOCK_BYTES // max(1, row))
+        with em.block(rows):
+
+            def room(dtype: DType, name: str) -> Ref:
+                if rows is not None:
+                    return em.temp(rows, sizes[1:], dtype, name)
+                return em.scratch_array(sizes, dtype, name)
+
+            def see(access: Access) -> Ref:
+                steps = tuple(access.strides[g[-1]] for g in groups) or (1,)
+                return em.view(access, sizes, steps)
+
+            mask, taken = room(DType.BOOL, "mask"), room(DType.BOOL, "taken")
+            equal, picked = room(DType.BOOL, "equal"), room(small.dtype, "picked")
+            for k, ((source, _), place) in enumerate(zip(sources, places, strict=True)):
+                refs = (see(y), see(small), see(source), see(place))
+                chosen = _first_maximum(em, k, len(sources), refs, mask, taken, equal)
+                body(k, refs, chosen, picked)
+        return
+    assert taken_access is not None
+    for k, ((source, limits), place) in enumerate(zip(sources, places, strict=True)):
+        cut_small, cut_y = _limited(small, limits), _limited(y, limits)
+        cut_taken = _limited(taken_access, limits)
+        dense = [_like(em, cut_small.shape, order, d) for d in (DType.BOOL, DType.BOOL)]
+        picked_access = _like(em, cut_small.shape, order, small.dtype)
+        y_ref, small_ref, source_ref, place_ref, taken, mask, equal, picked = pair(
+            em, cut_y, cut_small, source, place, cut_taken, *dense, picked_access
+        )
+        refs = (y_ref, small_ref, source_ref, place_ref)
+        em.call("equal", source_ref, y_ref, out=equal)
+        em.call("greater", equal, taken, out=mask)
+        em.call("logical_or", taken, equal, out=taken)
+        body(k, refs, mask, picked)
+
+
+def _first_maximum(
+    em: Emitter, k: int, count: int, refs: Sequence[Ref], mask: Ref, taken: Ref, equal: Ref
+) -> Ref:
+    """Where offset k holds the maximum and no earlier offset does."""
+    y, _, source, _ = refs
+    if k == 0:
+        em.call("equal", source, y, out=taken)
+        return taken
+    em.call("equal", source, y, out=equal)
+    em.call("greater", equal, taken, out=mask)
+    if k < count - 1:
+        em.call("logical_or", taken, equal, out=taken)
+    return mask

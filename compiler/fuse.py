@@ -1,0 +1,324 @@
+"""Fusion: which nodes make one kernel, and for every edge the reason why or why not.
+
+Nodes are visited operands first. An elementwise node joins the kernel of an operand if
+that is legal (same index space, no path out of the kernel and back) and pays (bytes that
+need not be read again). A reduction takes the elementwise kernel before it as its prologue.
+Legality and profit are separate functions; both leave their reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ..ir.brick import Leaf, View
+from ..ir.bricks.convert import Cast, Copy, StopGradient
+from ..ir.bricks.elementwise import Elementwise
+from ..ir.bricks.reduce import ReduceMax, ReduceMin, ReduceSum
+from ..ir.bricks.source import Constant, DimSize, Iota, Literal
+from ..ir.dims import hint
+from ..ir.graph import Graph, Node
+from ..ir.kernel.capabilities import Capabilities
+from .anchor_of import anchor_kind
+from .layouts import Layouts
+
+__all__ = ["SOURCES", "Decision", "Fusion", "Group", "fuse", "update_places"]
+
+
+#: bricks that cost nothing: their values are in memory, or literals, from the start
+SOURCES = (Leaf, Constant, DimSize, Iota, Literal)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the value of ``source`` reaches ``target`` inside one kernel, and why."""
+
+    source: int
+    target: int
+    fused: bool
+    reason: str
+
+
+@dataclass
+class Group:
+    """The nodes of one kernel: ``before`` the anchor, the anchor, ``after`` it."""
+
+    id: int
+    anchor: int | None = None
+    before: list[int] = field(default_factory=list)
+    after: list[int] = field(default_factory=list)
+
+    @property
+    def members(self) -> list[int]:
+        middle = [] if self.anchor is None else [self.anchor]
+        return [*self.before, *middle, *self.after]
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """The decision: groups in a legal order of execution, and the reason for every edge."""
+
+    groups: tuple[Group, ...]
+    decisions: tuple[Decision, ...]
+    #: leaf id -> id of the value that is stored over it
+    in_place: dict[int, int]
+    #: group id -> ids of groups that must run before it
+    needs: dict[int, frozenset[int]]
+
+
+def is_kernel_node(node: Node, layouts: Layouts) -> bool:
+    """True unless the node costs nothing: a leaf, a literal, a view of another's memory."""
+    if isinstance(node.brick, SOURCES):
+        return False
+    return not (isinstance(node.brick, View) and not layouts.owns(node.id))
+
+
+def is_map(node: Node) -> bool:
+    """True if the node computes each element from the same elements of its operands."""
+    return isinstance(node.brick, Elementwise | Cast | Copy | StopGradient)
+
+
+def update_places(graph: Graph) -> dict[int, int]:
+    """Which updates can be stored over their leaf: leaf id -> value id.
+
+    Not possible where a reader of the old value comes after the new one.
+    """
+    places: dict[int, int] = {}
+    taken: set[int] = set()
+    for leaf, value in graph.updates.items():
+        node = graph.node(value)
+        readers = _readers(graph, leaf)
+        if isinstance(node.brick, (*SOURCES, View)) or value in taken:
+            continue
+        later = _descendants(graph, value)
+        if any(r in later for r in readers if r != value):
+            continue
+        if anchor_kind(node) is not None and value in readers:
+            continue  # an anchor reads elements that it has already written
+        places[leaf] = value
+        taken.add(value)
+    return places
+
+
+def _readers(graph: Graph, leaf: int) -> set[int]:
+    """Nodes that read the leaf's memory, through views too."""
+    found: set[int] = set()
+    stack = [leaf]
+    while stack:
+        for user, _ in graph.users(stack.pop()):
+            if user.id not in found:
+                found.add(user.id)
+                if isinstance(user.brick, View):
+                    stack.append(user.id)
+    return found
+
+
+def _descendants(graph: Graph, id: int) -> set[int]:
+    found: set[int] = set()
+    stack = [id]
+    while stack:
+        for user, _ in graph.users(stack.pop()):
+            if user.id not in found:
+                found.add(user.id)
+                stack.append(user.id)
+    return found
+
+
+def fuse(graph: Graph, layouts: Layouts, capabilities: Capabilities) -> Fusion:
+    """Group the nodes of a laid-out graph into kernels."""
+    return _Fuser(graph, layouts, capabilities).run()
+
+
+class _Fuser:
+    def __init__(self, graph: Graph, layouts: Layouts, capabilities: Capabilities) -> None:
+        self.graph = graph
+        self.layouts = layouts
+        self.caps = capabilities
+        self.groups: dict[int, Group] = {}
+        self.group_of: dict[int, int] = {}
+        self.needs: dict[int, set[int]] = {}
+        self.decisions: list[Decision] = []
+        self.in_place = update_places(graph)
+        #: value stored over a leaf -> nodes that must read the leaf first
+        self.read_first: dict[int, set[int]] = {}
+        for leaf, value in self.in_place.items():
+            readers = {r for r in _readers(graph, leaf) if r != value and r in graph}
+            self.read_first.setdefault(value, set()).update(readers)
+
+    def run(self) -> Fusion:
+        for node in self._order():
+            if not is_kernel_node(node, self.layouts):
+                continue
+            candidates = self._candidates(node)
+            chosen: Group | None = None
+            for group, source in candidates:
+                reason = self._illegal(node, group, source)
+                if reason is None:
+                    reason = self._unprofitable(node, group, source)
+                if reason is None and chosen is None:
+                    chosen = group
+                    self._say(source, node.id, True, self._gain(source))
+                elif reason is None:
+                    self._say(source, node.id, group is chosen, "another operand's kernel is later")
+                else:
+                    self._say(source, node.id, False, reason)
+            self._join(node, chosen)
+        return Fusion(
+            tuple(self._topological()),
+            tuple(self.decisions),
+            self.in_place,
+            {g: frozenset(n) for g, n in self.needs.items()},
+        )
+
+    def _order(self) -> list[Node]:
+        """Operands first, and readers of a leaf before the value stored over it."""
+        nodes = self.graph.nodes()
+        placed: set[int] = set()
+        order: list[Node] = []
+
+        def visit(start: Node) -> None:
+            stack = [start]
+            while stack:
+                node = stack[-1]
+                if node.id in placed:
+                    stack.pop()
+                    continue
+                before = [*node.operands, *sorted(self.read_first.get(node.id, ()))]
+                missing = [self.graph.node(b) for b in before if b not in placed]
+                if missing:
+                    stack.extend(reversed(missing))
+                else:
+                    placed.add(node.id)
+                    order.append(node)
+                    stack.pop()
+
+        for node in nodes:
+            visit(node)
+        return order
+
+    # -- candidates and their reasons ------------------------------------------------------
+
+    def _candidates(self, node: Node) -> list[tuple[Group, int]]:
+        """Kernels of the operands, the latest first; edges from memory get their reason."""
+        found: dict[int, tuple[Group, int]] = {}
+        for source in dict.fromkeys(node.operands):
+            operand = self.graph.node(source)
+            if not is_kernel_node(operand, self.layouts):
+                if isinstance(operand.brick, View):
+                    self._say(source, node.id, False, "read through a view of memory")
+                continue
+            number = self.group_of[source]
+            found.setdefault(number, (self.groups[number], source))
+        return [found[n] for n in sorted(found, reverse=True)]
+
+    def _illegal(self, node: Node, group: Group, source: int) -> str | None:
+        operand = self.graph.node(source)
+        if is_map(node):
+            if operand.type.shape != node.type.shape:
+                return f"index spaces differ: {operand.type} is broadcast to {node.type}"
+            if group.anchor is not None:
+                if source in group.before:
+                    return "the value comes before the kernel's reduction"
+                kind = anchor_kind(self.graph.node(group.anchor))
+                if kind not in self.caps.epilogue:
+                    return f"{self.caps.name} takes no epilogue after {kind}"
+        elif isinstance(node.brick, ReduceSum | ReduceMax | ReduceMin):
+            if group.anchor is not None:
+                return "a kernel has one anchor"
+            if "reduce" not in self.caps.prologue:
+                return f"{self.caps.name} takes no prologue before reduce"
+        else:
+            return f"{node.brick.mnemonic} reads its operands from memory"
+        others = [o for o in node.operands if o not in group.members]
+        others += [r for r in self.read_first.get(node.id, ()) if r not in group.members]
+        for other in others:
+            if self._depends(other, group.id):
+                return f"%{other} depends on this kernel and is needed by it"
+        return None
+
+    def _unprofitable(self, node: Node, group: Group, source: int) -> str | None:
+        if isinstance(node.brick, Copy) and node.brick.order is not None:
+            return "the copy changes the order of axes"
+        if isinstance(node.brick, Elementwise):
+            return None
+        if isinstance(node.brick, ReduceSum | ReduceMax | ReduceMin):
+            stored = [u for u, _ in self.graph.users(source) if u.id != node.id]
+            if stored and len(group.after) == 1 and not self._computes(source):
+                return "nothing is computed before the reduction"
+        return None
+
+    def _computes(self, id: int) -> bool:
+        return isinstance(self.graph.node(id).brick, Elementwise)
+
+    def _gain(self, source: int) -> str:
+        return f"saves reading {hint(self.graph.node(source).type.nbytes)} bytes"
+
+    def _say(self, source: int, target: int, fused: bool, reason: str) -> None:
+        self.decisions.append(Decision(source, target, fused, reason))
+
+    # -- the groups --------------------------------------------------------------------------
+
+    def _join(self, node: Node, group: Group | None) -> None:
+        if group is None:
+            group = Group(node.id)
+            self.groups[group.id] = group
+            self.needs[group.id] = set()
+            if is_map(node):
+                group.after.append(node.id)
+            else:
+                group.anchor = node.id
+        elif is_map(node):
+            group.after.append(node.id)
+        else:
+            group.before, group.after = group.after, []
+            group.anchor = node.id
+        self.group_of[node.id] = group.id
+        before = [*node.operands, *self.read_first.get(node.id, ())]
+        for source in self._kernels_behind(before):
+            if source != group.id:
+                self.needs[group.id].add(source)
+
+    def _kernels_behind(self, ids: Iterable[int]) -> set[int]:
+        """Groups that write the memory behind these values."""
+        found: set[int] = set()
+        stack = list(ids)
+        while stack:
+            number = stack.pop()
+            if number in self.group_of:
+                found.add(self.group_of[number])
+            else:
+                stack.extend(self.graph.node(number).operands)
+        return found
+
+    def _depends(self, id: int, group: int) -> bool:
+        """True if the value needs the group to have run, by way of another group or view."""
+        seen: set[int] = set()
+        stack = [g for g in self._kernels_behind([id]) if g != group]
+        if id not in self.group_of and group in self._kernels_behind([id]):
+            return True  # a view of this kernel's own result
+        while stack:
+            number = stack.pop()
+            if number == group:
+                return True
+            if number not in seen:
+                seen.add(number)
+                stack.extend(self.needs[number])
+        return False
+
+    def _topological(self) -> list[Group]:
+        order: list[Group] = []
+        done: set[int] = set()
+        for start in sorted(self.groups):
+            stack = [start]
+            while stack:
+                number = stack[-1]
+                missing = sorted(n for n in self.needs[number] if n not in done)
+                if number in done:
+                    stack.pop()
+                elif missing:
+                    stack.extend(reversed(missing))
+                else:
+                    done.add(number)
+                    order.append(self.groups[number])
+                    stack.pop()
+        return order

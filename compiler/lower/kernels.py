@@ -1,0 +1,330 @@
+"""Fused groups of nodes -> kernels over buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...errors import InternalError
+from ...ir.brick import Input, Leaf, Parameter, State, View
+from ...ir.bricks.convert import Cast, Copy, StopGradient
+from ...ir.bricks.elementwise import Elementwise
+from ...ir.bricks.shape import Reshape
+from ...ir.bricks.source import Constant, DimSize, Iota, Literal
+from ...ir.dims import Size, maximum
+from ...ir.dtypes import DType
+from ...ir.graph import Graph, Node
+from ...ir.kernel.kernel import Kernel, KernelProgram, Region
+from ...ir.kernel.memory import Access, Buffer, Space
+from ...ir.kernel.scalar import Literal as ScalarLiteral
+from ...ir.kernel.scalar import ScalarBuilder
+from ..anchor_of import anchor_of
+from ..fuse import Fusion, Group
+from ..layouts import Layouts, Placed
+from ..names import Namer
+from .scalar import inline, program_of
+
+__all__ = ["lower"]
+
+#: names that generated modules use themselves
+RESERVED = frozenset(
+    {"np", "arena", "view", "blocks", "self", "dims", "functions", "load", "math", "main"}
+)
+
+
+def lower(
+    graph: Graph,
+    layouts: Layouts,
+    fusion: Fusion,
+    order: Sequence[Group],
+    leaf_names: Mapping[str, str] | None = None,
+) -> KernelProgram:
+    """Kernels in the given order. ``leaf_names`` maps labels of leaves to identifiers."""
+    return _Lowering(graph, layouts, fusion, leaf_names or {}).run(order)
+
+
+@dataclass
+class _Space:
+    """A region under construction: values that it loads, and the program."""
+
+    shape: tuple[Size, ...]
+    builder: ScalarBuilder
+    #: node id -> value number
+    values: dict[int, int]
+    #: what is read from memory, in the order of the program's inputs
+    inputs: dict[Access, int]
+
+
+class _Lowering:
+    def __init__(
+        self, graph: Graph, layouts: Layouts, fusion: Fusion, leaf_names: Mapping[str, str]
+    ) -> None:
+        self.graph = graph
+        self.layouts = layouts
+        self.fusion = fusion
+        self.namer = Namer(RESERVED | frozenset(leaf_names.values()))
+        self.kernel_namer = Namer(RESERVED)
+        self.leaf_names = leaf_names
+        self.buffers: dict[str, Buffer] = {}
+        self.buffer_of: dict[int, str] = {}
+        self.stored_over = {value: leaf for leaf, value in fusion.in_place.items()}
+        self.roots = set(graph.roots())
+
+    def run(self, order: Sequence[Group]) -> KernelProgram:
+        graph = self.graph
+        for node in graph.nodes():
+            if isinstance(node.brick, Leaf):
+                self._buffer(node.id)
+        kernels = [self._kernel(group) for group in order]
+        kernels += self._commits()
+        used = {a.buffer for k in kernels for a in (*k.reads(), *k.writes())}
+        outputs = {name: self._access(graph.node(id)) for name, id in graph.outputs.items()}
+        used |= {a.buffer for a in outputs.values()}
+        buffers = {
+            name: b
+            for name, b in self.buffers.items()
+            if name in used or b.space in (Space.PARAMETER, Space.STATE, Space.INPUT)
+        }
+        limits = {
+            node.brick.name: node.brick.limit
+            for node in graph.nodes()
+            if isinstance(node.brick, Input) and node.brick.limit
+        }
+        return KernelProgram(
+            graph.name,
+            dict(graph.dims),
+            buffers,
+            tuple(kernels),
+            {name: self._access(graph.node(id)) for name, id in graph.inputs.items()},
+            outputs,
+            limits,
+        )
+
+    # -- memory --------------------------------------------------------------------------------
+
+    def _buffer(self, root: int) -> str:
+        if root in self.buffer_of:
+            return self.buffer_of[root]
+        if root in self.stored_over:
+            self.buffer_of[root] = self._buffer(self.stored_over[root])
+            return self.buffer_of[root]
+        node = self.graph.node(root)
+        buffer = self._make_buffer(node)
+        self.buffers[buffer.name] = buffer
+        self.buffer_of[root] = buffer.name
+        return buffer.name
+
+    def _make_buffer(self, node: Node) -> Buffer:
+        type, brick = node.type, node.brick
+        strides = self._placed(node).strides
+        match brick:
+            case Leaf():
+                space = {Input: Space.INPUT, Parameter: Space.PARAMETER, State: Space.STATE}
+                name = self.leaf_names.get(brick.name) or self.namer.name(brick.name)
+                return Buffer(name, type.dtype, type.size, space[type_of(brick)], brick.name,
+                              type.shape, strides)  # fmt: skip
+            case Literal():
+                name = self.namer.name("literal")
+                return Buffer(name, type.dtype, type.size, Space.LITERAL, "", type.shape, strides,
+                              brick.data)  # fmt: skip
+            case Constant():
+                data = np.asarray(brick.value, type.dtype.numpy).tobytes()
+                name = self.namer.name("constant")
+                return Buffer(name, type.dtype, 1, Space.LITERAL, "", (), (), data)
+            case Iota():
+                length = maximum(type.shape[brick.axis])
+                data = np.arange(length, dtype=type.dtype.numpy).tobytes()
+                name = self.namer.name("iota")
+                return Buffer(name, type.dtype, length, Space.LITERAL, "", (length,), (1,), data)
+        name = self.namer.name(*_hints(node))
+        return Buffer(name, type.dtype, type.size, Space.ARENA, "", type.shape, strides)
+
+    def _placed(self, node: Node) -> Placed:
+        leaf = self.stored_over.get(node.id)
+        return self.layouts.placed[node.id if leaf is None else leaf]
+
+    def _access(self, node: Node) -> Access:
+        """The value where it lies in memory, in its own shape."""
+        placed = self._placed(node)
+        root = placed.root
+        return Access(
+            self._buffer(root), node.type.dtype, placed.offset, node.type.shape, placed.strides
+        )
+
+    def _broadcast(self, node: Node, shape: tuple[Size, ...]) -> Access:
+        """The value read over a larger index space, with NumPy's broadcasting."""
+        access = self._access(node)
+        lead = len(shape) - len(access.shape)
+        strides: list[Size] = [0] * lead
+        for size, stride, wanted in zip(access.shape, access.strides, shape[lead:], strict=True):
+            strides.append(0 if size == 1 and wanted != 1 else stride)
+        return Access(access.buffer, access.dtype, access.offset, shape, tuple(strides))
+
+    # -- kernels -------------------------------------------------------------------------------
+
+    def _kernel(self, group: Group) -> Kernel:
+        head = self.graph.node(group.anchor if group.anchor is not None else group.after[-1])
+        name = self.kernel_namer.name(*_hints(head))
+        notes = tuple(self._note(self.graph.node(m)) for m in group.members)
+        nodes = tuple(group.members)
+        if group.anchor is None and isinstance(head.brick, View):
+            return self._materialise(head, name, notes)
+        before = None
+        if group.anchor is None:
+            region = self._region(group, group.after, None)
+            return Kernel(name, None, (), None, region, notes, nodes)
+        anchor_node = self.graph.node(group.anchor)
+        anchor = anchor_of(anchor_node.brick)
+        if anchor is None:
+            # a view that needs a copy and has an epilogue would come here: fuse keeps them apart
+            raise InternalError(f"{anchor_node} ({anchor_node.brick.mnemonic}) is no anchor")
+        operands: tuple[Access, ...] = ()
+        if group.before:
+            before = self._region(group, group.before, None, first=anchor_node.operands[0])
+        else:
+            operands = tuple(self._access(o) for o in self.graph.operands(anchor_node))
+        region = self._region(group, group.after, anchor_node)
+        return Kernel(name, anchor, operands, before, region, notes, nodes)
+
+    def _region(
+        self, group: Group, members: Sequence[int], anchor: Node | None, first: int | None = None
+    ) -> Region:
+        """The scalar program of some members. ``first`` is a value that is result 0."""
+        graph = self.graph
+        shape = anchor.type.shape if anchor else graph.node(members[-1]).type.shape
+        space = _Space(shape, ScalarBuilder(), {}, {})
+        inside = set(members)
+        if anchor is not None:
+            space.values[anchor.id] = space.builder.input(anchor.type.dtype)
+        for member in members:
+            for operand in graph.operands(graph.node(member)):
+                if operand.id not in inside and operand.id not in space.values:
+                    self._load(space, operand)
+        for member in members:
+            self._literals(space, graph.node(member))
+            self._compute(space, graph.node(member))
+        results: list[int] = [] if first is None else [space.values[first]]
+        stores: list[tuple[int, Access]] = []
+        computed = ([] if anchor is None else [anchor.id]) + list(members)
+        for id in computed:
+            if self._is_stored(id, group):
+                stores.append((len(results), self._access(graph.node(id))))
+                results.append(space.values[id])
+        return Region(shape, space.builder.build(results), tuple(space.inputs), tuple(stores))
+
+    def _is_stored(self, id: int, group: Group) -> bool:
+        """True if somebody outside the kernel reads the value."""
+        if id in self.roots:
+            return True
+        inside = set(group.members)
+        return any(user.id not in inside for user, _ in self.graph.users(id))
+
+    def _literal(self, node: Node) -> ScalarLiteral | None:
+        """The number that every element of the value is, if it is one."""
+        while isinstance(node.brick, View) and not self.layouts.owns(node.id):
+            node = self.graph.node(node.operands[0])
+        return node.brick.value if isinstance(node.brick, Constant) else None
+
+    def _load(self, space: _Space, operand: Node) -> None:
+        if self._literal(operand) is not None or isinstance(operand.brick, DimSize):
+            return  # becomes an instruction, after all inputs
+        access = self._broadcast(operand, space.shape)
+        if access not in space.inputs:
+            space.inputs[access] = space.builder.input(operand.type.dtype)
+        space.values[operand.id] = space.inputs[access]
+
+    def _literals(self, space: _Space, node: Node) -> None:
+        for operand in self.graph.operands(node):
+            if operand.id in space.values:
+                continue
+            literal = self._literal(operand)
+            dtype: DType = operand.type.dtype
+            if literal is not None:
+                space.values[operand.id] = space.builder.const(literal, dtype)
+            elif isinstance(operand.brick, DimSize):
+                space.values[operand.id] = space.builder.size(operand.brick.size, dtype)
+
+    def _compute(self, space: _Space, node: Node) -> None:
+        args = [space.values[o] for o in node.operands]
+        brick = node.brick
+        match brick:
+            case Elementwise():
+                dtypes = tuple(space.builder.dtype(a) for a in args)
+                program = program_of(brick.expression(), dtypes)
+                value = inline(space.builder, program, args)
+                space.values[node.id] = space.builder.cast(value, node.type.dtype)
+            case Cast():
+                space.values[node.id] = space.builder.cast(args[0], brick.dtype)
+            case Copy() | StopGradient():
+                space.values[node.id] = args[0]
+            case _:
+                raise InternalError(f"{brick.mnemonic} has no scalar form")
+
+    def _materialise(self, node: Node, name: str, notes: tuple[str, ...]) -> Kernel:
+        """A view that strides cannot express: copy over the operand's index space."""
+        operand = self.graph.node(node.operands[0])
+        target = self._access(node)
+        found = Reshape(operand.type.shape).restride(
+            node.type, operand.type, target.offset, target.strides
+        )
+        if found is None:
+            raise InternalError(f"{node}: neither side of the reshape can be strided")
+        store = Access(target.buffer, target.dtype, found[0], operand.type.shape, found[1])
+        builder = ScalarBuilder()
+        value = builder.input(node.type.dtype)
+        load = self._access(operand)
+        region = Region(operand.type.shape, builder.build([value]), (load,), ((0, store),))
+        return Kernel(name, None, (), None, region, notes, (node.id,))
+
+    def _commits(self) -> list[Kernel]:
+        """Copies for the updates that could not be stored over their leaf at once."""
+        kernels = []
+        for leaf, value in self.graph.updates.items():
+            if leaf in self.fusion.in_place or leaf == value:
+                continue
+            target, source = self.graph.node(leaf), self.graph.node(value)
+            builder = ScalarBuilder()
+            number = builder.input(source.type.dtype)
+            region = Region(
+                target.type.shape,
+                builder.build([number]),
+                (self._access(source),),
+                ((0, self._access(target)),),
+            )
+            name = self.kernel_namer.name("update", *_hints(target))
+            note = f"{target.brick.name!r} <- {source}"  # type: ignore[attr-defined]
+            kernels.append(Kernel(name, None, (), None, region, (note,), ()))
+        return kernels
+
+    def _note(self, node: Node) -> str:
+        operands = ", ".join(f"%{o}" for o in node.operands)
+        text = f"{node}: {node.type} = {node.brick.mnemonic}({operands})"
+        if isinstance(node.brick, Elementwise):
+            text += f"   y = {node.brick.expression()}"
+        origin = str(node.origin)
+        return f"{text}   {origin}" if origin else text
+
+
+def type_of(leaf: Leaf) -> type[Leaf]:
+    """Input, Parameter or State."""
+    for kind in (Input, Parameter, State):
+        if isinstance(leaf, kind):
+            return kind
+    raise InternalError(f"unknown leaf {leaf!r}")
+
+
+def _hints(node: Node) -> tuple[str, ...]:
+    """Words for the node's identifier: its layer, and whether it belongs to the backward pass."""
+    brick = node.brick
+    if isinstance(brick, Leaf):
+        return (brick.name,)
+    words = []
+    if node.origin.note.startswith("grad of") or ", grad of" in node.origin.note:
+        words.append("d")
+    layer = node.origin.layer.rsplit("/", 1)[-1]
+    words.append(layer)
+    if not layer or brick.mnemonic not in ("contract", "map"):
+        words.append(brick.mnemonic)
+    return tuple(words)

@@ -1,0 +1,184 @@
+"""The optimizer's update as part of the graph: one step is then one program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ...errors import InternalError, UsageError
+from ...ir.brick import Parameter, State
+from ...ir.bricks.arithmetic import add, div, minimum, mul, sqrt, square
+from ...ir.bricks.convert import cast
+from ...ir.bricks.reduce import reduce_sum
+from ...ir.bricks.source import constant as constant_value
+from ...ir.builder import Builder, GraphValue, rewrite
+from ...ir.dtypes import DType
+from ...ir.graph import Graph
+from ...ir.initializers import Initializer, constant
+from ...ir.origin import Origin
+from ...ir.types import TensorType
+from ...ir.value import Value
+from ..differentiate import gradient_outputs
+from ..optimizers import Optimizer
+
+__all__ = ["LEARNING_RATE", "STEP", "join_gradients", "join_optimizer"]
+
+#: the state that holds the learning rate; whoever runs the program may set it at any time
+LEARNING_RATE = "optimizer.lr"
+#: the state that counts finished steps
+STEP = "optimizer.step"
+
+
+def join_gradients(graph: Graph, optimizer: Optimizer, *, runtime_lr: bool = True) -> Graph:
+    """``join_optimizer`` with the gradients that ``with_gradients`` left as outputs."""
+    found = gradient_outputs(graph)
+    gradients = {leaf: graph.outputs[name] for leaf, name in found.items()}
+    result = join_optimizer(graph, gradients, optimizer, runtime_lr=runtime_lr)
+    for name in found.values():
+        del result.outputs[name]
+    return result
+
+
+def join_optimizer(
+    graph: Graph, gradients: Mapping[int, int], optimizer: Optimizer, *, runtime_lr: bool = True
+) -> Graph:
+    """The graph with an update for every parameter in ``gradients`` (parameter -> gradient id).
+
+    Parameters with ``lr_scale`` 0 are frozen: no update, no state. States are called
+    ``conv1.weight/momentum``. With ``runtime_lr`` the learning rate is the state
+    ``optimizer.lr``, otherwise a constant. Half-precision parameters are updated in f32, and
+    their states are f32.
+
+    Raises UsageError if a parameter has an update of its own, or a name is taken.
+    """
+    new = rewrite(graph, lambda builder, node, operands: None, live_only=False)
+    join = _Join(new, optimizer)
+    trained = [join.trained(leaf, gradients[leaf]) for leaf in gradients]
+    join.run([t for t in trained if t.leaf.lr_scale != 0], runtime_lr)
+    return new
+
+
+@dataclass(frozen=True)
+class _Trained:
+    id: int
+    leaf: Parameter
+    parameter: GraphValue
+    gradient: Value
+    origin: Origin
+
+    @property
+    def compute(self) -> DType:
+        """The dtype of the update's arithmetic and states."""
+        dtype = self.leaf.type.dtype
+        return dtype if dtype is DType.F64 else DType.F32
+
+
+class _Join:
+    def __init__(self, graph: Graph, optimizer: Optimizer) -> None:
+        self.graph = graph
+        self.optimizer = optimizer
+        self.builder = Builder(graph)
+        self.general = Origin(note="optimizer")
+
+    def trained(self, id: int, gradient: int) -> _Trained:
+        node = self.graph.node(id)
+        if not isinstance(node.brick, Parameter):
+            raise InternalError(f"{node} is no parameter", got=node.brick.mnemonic)
+        if id in self.graph.updates:
+            raise UsageError(
+                f"parameter {node.brick.name} has an update of its own", where=str(node.origin),
+                hint="make it a state, or set its lr_scale to 0",
+            )  # fmt: skip
+        value = self.builder.value(gradient)
+        if value.type != node.type:
+            raise InternalError(
+                f"the gradient of {node.brick.name} has another type", where=str(node.origin),
+                got=value.type, expected=node.type,
+            )  # fmt: skip
+        origin = node.origin.with_note(f"update of {node}")
+        return _Trained(id, node.brick, self.builder.value(id), value, origin)
+
+    def run(self, trained: Sequence[_Trained], runtime_lr: bool) -> None:
+        if not trained:
+            return
+        widest = DType.F64 if any(t.compute is DType.F64 for t in trained) else DType.F32
+        self.builder.origin = self.general
+        hyper = self._hyper(widest, runtime_lr)
+        clip = self._clip(trained, widest)
+        self.builder.origin = self.general
+        prepared: dict[DType, Mapping[str, Value]] = {}
+        for t in trained:
+            if t.compute not in prepared:
+                own = {name: self._cast(value, t.compute) for name, value in hyper.items()}
+                prepared[t.compute] = self.optimizer.prepare(own)
+        for t in trained:
+            self.builder.origin = t.origin
+            self._update(t, prepared[t.compute], clip)
+
+    def _hyper(self, dtype: DType, runtime_lr: bool) -> dict[str, Value]:
+        place: Value
+        if runtime_lr:
+            place = self._state(LEARNING_RATE, TensorType(dtype), constant(self.optimizer.lr))
+        else:
+            some = self.builder.value(self.graph.nodes()[0].id)
+            place = constant_value(some, self.optimizer.lr, dtype)
+        hyper: dict[str, Value] = {"lr": place}
+        if self.optimizer.counts_steps:
+            before = self._state(STEP, TensorType(DType.I64), constant(0))
+            after = add(before, 1)
+            self._set(before, after)
+            hyper["step"] = self._cast(after, dtype)
+        return hyper
+
+    def _clip(self, trained: Sequence[_Trained], dtype: DType) -> Value | None:
+        """The factor that bounds the norm of all gradients."""
+        bound = self.optimizer.clip_norm
+        if bound is None:
+            return None
+        total: Value | None = None
+        for t in trained:
+            self.builder.origin = t.origin.with_note("norm")
+            squares = square(self._cast(t.gradient, t.compute))
+            part = self._cast(reduce_sum(squares, tuple(range(squares.rank)), False), dtype)
+            total = part if total is None else add(total, part)
+        assert total is not None
+        self.builder.origin = self.general
+        norm = add(sqrt(total), 1e-6)
+        return minimum(div(constant_value(norm, bound, dtype), norm), 1.0)
+
+    def _update(self, t: _Trained, hyper: Mapping[str, Value], clip: Value | None) -> None:
+        gradient = self._cast(t.gradient, t.compute)
+        if clip is not None:
+            gradient = mul(gradient, self._cast(clip, t.compute))
+        type = t.leaf.type.with_dtype(t.compute)
+        states = {
+            name: self._state(f"{t.leaf.name}/{name}", type, init)
+            for name, init in self.optimizer.states(t.leaf).items()
+        }
+        parameter, after = self.optimizer.update(
+            self._cast(t.parameter, t.compute), gradient, states, hyper, t.leaf
+        )
+        if after.keys() != states.keys():
+            raise InternalError(
+                f"{type(self.optimizer).__name__} does not update the states it declares",
+                got=", ".join(after), expected=", ".join(states),
+            )  # fmt: skip
+        self._set(t.parameter, self._cast(parameter, t.leaf.type.dtype))
+        for name, state in states.items():
+            self._set(state, after[name])
+
+    def _state(self, name: str, type: TensorType, first: Initializer) -> GraphValue:
+        if name in self.graph.states or name in self.graph.parameters or name in self.graph.inputs:
+            raise UsageError("the optimizer needs a name that is taken", got=name)
+        return self.builder.add(State(name, type, first))
+
+    def _set(self, leaf: GraphValue, value: Value) -> None:
+        if not isinstance(value, GraphValue) or value.type != leaf.type:
+            raise InternalError(
+                f"an update of {leaf} has another type", where=str(self.builder.origin),
+                got=value.type, expected=leaf.type,
+            )  # fmt: skip
+        self.graph.updates[leaf.id] = value.id
+
+    def _cast(self, value: Value, dtype: DType) -> Value:
+        return value if value.dtype is dtype else cast(value, dtype)

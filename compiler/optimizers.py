@@ -1,0 +1,397 @@
+"""Optimizers as data: their numbers, the states they keep, and the formula of one update.
+
+To add one, write a frozen dataclass with ``states`` and ``update`` and put it in OPTIMIZERS.
+The formulas are torch.optim's, term by term, unless a docstring says otherwise; scalars
+stay operands of large elementwise nodes, so that an update becomes one kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+
+from ..errors import BrickcError, UsageError
+from ..ir.brick import Parameter
+from ..ir.bricks.arithmetic import (
+    add,
+    div,
+    equal,
+    expm1,
+    maximum,
+    mul,
+    neg,
+    sqrt,
+    square,
+    sub,
+    where,
+)
+from ..ir.bricks.source import constant as constant_value
+from ..ir.initializers import Initializer, constant
+from ..ir.value import Value
+
+__all__ = ["OPTIMIZERS", "SGD", "AdaGrad", "Adam", "AdamW", "Optimizer", "RMSProp",
+           "parse_optimizer"]  # fmt: skip
+
+Values = Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Optimizer(ABC):
+    """What all have in common.
+
+    ``lr`` is where the learning rate starts; programs keep it in the state ``optimizer.lr``,
+    which schedules set between steps. ``weight_decay`` is multiplied by a parameter's
+    ``decay_scale``, the learning rate by its ``lr_scale``. ``clip_norm`` bounds the norm of
+    all gradients together before anything else: g · min(1, clip_norm/(‖g‖ + 1e-6)), as
+    torch.nn.utils.clip_grad_norm_ does.
+
+    Raises:  UsageError for numbers that make no sense
+    """
+
+    lr: float
+    weight_decay: float = field(default=0.0, kw_only=True)
+    clip_norm: float | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _require(self.lr >= 0, "lr", self.lr, ">= 0")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, ">= 0")
+        if self.clip_norm is not None:
+            _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "> 0")
+
+    @property
+    def counts_steps(self) -> bool:
+        """True if ``hyper`` must hold ``step``: 1 in the first step, 2 in the second …"""
+        return False
+
+    def states(self, leaf: Parameter) -> dict[str, Initializer]:
+        """The states kept for a parameter, each of its shape: name -> first value."""
+        return {}
+
+    def prepare(self, hyper: Values) -> Values:
+        """Scalars that are computed once a step and serve all parameters.
+
+        ``hyper`` holds ``lr`` and, if ``counts_steps``, ``step``, in the parameters' dtype.
+        """
+        return hyper
+
+    @abstractmethod
+    def update(
+        self, parameter: Value, gradient: Value, states: Values, hyper: Values, leaf: Parameter
+    ) -> tuple[Value, Values]:
+        """The parameter's and its states' new values; ``hyper`` is what ``prepare`` made."""
+
+    def decayed(self, parameter: Value, gradient: Value, leaf: Parameter) -> Value:
+        """The gradient with L2 regularisation: g + λ·w."""
+        decay = self.weight_decay * leaf.decay_scale
+        return add(gradient, mul(parameter, decay)) if decay else gradient
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum.
+
+    ``style="torch"``: v ← μ·v + (1-dampening)·g, w ← w - lr·v; in the first step v ← g.
+    With nesterov w ← w - lr·(g + μ·v).
+    ``style="caffe"``: v ← μ·v + lr·g, w ← w - v; with nesterov w ← w - ((1+μ)·v - μ·v_old).
+    The two differ when the learning rate changes between steps: Caffe's v remembers the old
+    rate, torch's does not.
+
+    Source:  torch.optim.SGD; caffe/solvers/sgd_solver.cpp and nesterov_solver.cpp
+    """
+
+    momentum: float = 0.0
+    nesterov: bool = False
+    dampening: float = 0.0
+    style: str = "torch"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "0 <= momentum < 1")
+        _require(0 <= self.dampening <= 1, "dampening", self.dampening, "0 <= dampening <= 1")
+        _require(self.style in ("torch", "caffe"), "style", self.style, "torch or caffe")
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise UsageError(
+                "nesterov needs a momentum and no dampening",
+                got=f"momentum={self.momentum}, dampening={self.dampening}",
+            )
+        if self.style == "caffe" and self.dampening != 0:
+            raise UsageError("Caffe's SGD has no dampening", got=self.dampening, expected=0)
+
+    @property
+    def counts_steps(self) -> bool:
+        return self.dampening != 0 and self.momentum != 0
+
+    def states(self, leaf: Parameter) -> dict[str, Initializer]:
+        return {"momentum": constant(0.0)} if self.momentum else {}
+
+    def prepare(self, hyper: Values) -> Values:
+        if not self.counts_steps:
+            return hyper
+        step = hyper["step"]
+        first = constant_value(step, 1.0, step.dtype)
+        later = constant_value(step, 1.0 - self.dampening, step.dtype)
+        return {**hyper, "share": where(equal(step, 1.0), first, later)}
+
+    def update(
+        self, parameter: Value, gradient: Value, states: Values, hyper: Values, leaf: Parameter
+    ) -> tuple[Value, Values]:
+        g = self.decayed(parameter, gradient, leaf)
+        lr = hyper["lr"]
+        if not self.momentum:
+            return sub(parameter, _scaled(lr, g, leaf)), {}
+        old = states["momentum"]
+        if self.style == "caffe":
+            v = add(mul(old, self.momentum), _scaled(lr, g, leaf))
+            change = v
+            if self.nesterov:
+                change = sub(mul(v, 1.0 + self.momentum), mul(old, self.momentum))
+            return sub(parameter, change), {"momentum": v}
+        share = mul(hyper["share"], g) if "share" in hyper else g
+        v = add(mul(old, self.momentum), share)
+        direction = add(g, mul(v, self.momentum)) if self.nesterov else v
+        return sub(parameter, _scaled(lr, direction, leaf)), {"momentum": v}
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """m ← β1·m + (1-β1)·g, v ← β2·v + (1-β2)·g²,
+    w ← w - lr/(1-β1^t) · m / (sqrt(v)/sqrt(1-β2^t) + eps); weight decay is L2.
+
+    Source:  Kingma and Ba, 2015, in the form of torch.optim.Adam
+    """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fine = len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
+        _require(fine, "betas", self.betas, "two numbers, 0 <= beta < 1")
+        _require(self.eps >= 0, "eps", self.eps, ">= 0")
+
+    @property
+    def counts_steps(self) -> bool:
+        return True
+
+    def states(self, leaf: Parameter) -> dict[str, Initializer]:
+        return {"exp_avg": constant(0.0), "exp_avg_sq": constant(0.0)}
+
+    def prepare(self, hyper: Values) -> Values:
+        first, second = (_one_minus_power(beta, hyper["step"]) for beta in self.betas)
+        return {"lr": hyper["lr"], "rate": div(hyper["lr"], first), "root": sqrt(second)}
+
+    def update(
+        self, parameter: Value, gradient: Value, states: Values, hyper: Values, leaf: Parameter
+    ) -> tuple[Value, Values]:
+        g = self.decayed(parameter, gradient, leaf)
+        return self._step(parameter, g, states, hyper, leaf)
+
+    def _step(
+        self, parameter: Value, g: Value, states: Values, hyper: Values, leaf: Parameter
+    ) -> tuple[Value, Values]:
+        beta1, beta2 = self.betas
+        m = add(mul(states["exp_avg"], beta1), mul(g, 1.0 - beta1))
+        v = add(mul(states["exp_avg_sq"], beta2), mul(square(g), 1.0 - beta2))
+        direction = div(m, add(div(sqrt(v), hyper["root"]), self.eps))
+        new = sub(parameter, _scaled(hyper["rate"], direction, leaf))
+        return new, {"exp_avg": m, "exp_avg_sq": v}
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay: w ← w - lr·λ·w first, and no L2 term.
+
+    The default of ``weight_decay`` is 0; torch.optim.AdamW's is 0.01.
+
+    Source:  Loshchilov and Hutter, 2019, in the form of torch.optim.AdamW
+    """
+
+    def update(
+        self, parameter: Value, gradient: Value, states: Values, hyper: Values, leaf: Parameter
+    ) -> tuple[Value, Values]:
+        decay = self.weight_decay * leaf.decay_scale
+        if decay:
+            shrink = _scaled(hyper["lr"], mul(parameter, decay), leaf)
+            parameter = sub(parameter, shrink)
+        return self._step(parameter, gradient, states, hyper, leaf)
+
+
+@dataclass(frozen=True)
+class AdaGrad(Optimizer):
+    """s ← s + g², w ← w - lr·g/(sqrt(s) + eps).
+
+    Source:  Duchi, Hazan and Singer, 2011, in the form of torch.optim.Adagrad
+    """
+
+    eps: float = 1e-10
+    lr_decay: float = 0.0
+    initial: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("eps", "lr_decay", "initial"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+
+    @property
+    def counts_steps(self) -> bool:
+        return self.lr_decay != 0
+
+    def states(self, leaf: Parameter) -> dict[str, Initializer]:
+        return {"sum": constant(self.initial)}
+
+    def prepare(self, hyper: Values) -> Values:
+        if not self.lr_decay:
+            return hyper
+        slower = add(mul(sub(hyper["step"], 1.0), self.lr_decay), 1.0)
+        return {"lr": div(hyper["lr"], slower)}
+
+    def update(
+        self, parameter: Value, gradient: Value, states: Values, hyper: Values, leaf: Parameter
+    ) -> tuple[Value, Values]:
+        g = self.decayed(parameter, gradient, leaf)
+        total = add(states["sum"], square(g))
+        direction = div(g, add(sqrt(total), self.eps))
+        return sub(parameter, _scaled(hyper["lr"], direction, leaf)), {"sum": total}
+
+
+@dataclass(frozen=True)
+class RMSProp(Optimizer):
+    """s ← α·s + (1-α)·g², w ← w - lr·g/(sqrt(s) + eps).
+
+    ``centered``: sqrt(s - mean²), with a running mean of g. ``momentum``: u ← μ·u + g/(…),
+    w ← w - lr·u.
+
+    Source:  Tieleman and Hinton, 2012, in the form of torch.optim.RMSprop
+    """
+
+    alpha: float = 0.99
+    eps: float = 1e-8
+    momentum: float = 0.0
+    centered: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(0 <= self.alpha < 1, "alpha", self.alpha, "0 <= alpha < 1")
+        _require(self.eps >= 0, "eps", self.eps, ">= 0")
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "0 <= momentum < 1")
+
+    def states(self, leaf: Parameter) -> dict[str, Initializer]:
+        names = ["square_avg"]
+        names += ["grad_avg"] if self.centered else []
+        names += ["momentum"] if self.momentum else []
+        return {name: constant(0.0) for name in names}
+
+    def update(
+        self, parameter: Value, gradient: Value, states: Values, hyper: Values, leaf: Parameter
+    ) -> tuple[Value, Values]:
+        g = self.decayed(parameter, gradient, leaf)
+        s = add(mul(states["square_avg"], self.alpha), mul(square(g), 1.0 - self.alpha))
+        after: dict[str, Value] = {"square_avg": s}
+        inside = s
+        if self.centered:
+            mean = add(mul(states["grad_avg"], self.alpha), mul(g, 1.0 - self.alpha))
+            after["grad_avg"] = mean
+            # rounding may leave a small negative number where g hardly changes
+            inside = maximum(sub(s, square(mean)), 0.0)
+        direction = div(g, add(sqrt(inside), self.eps))
+        if self.momentum:
+            direction = add(mul(states["momentum"], self.momentum), direction)
+            after["momentum"] = direction
+        return sub(parameter, _scaled(hyper["lr"], direction, leaf)), after
+
+
+def _scaled(rate: Value, direction: Value, leaf: Parameter) -> Value:
+    """rate · lr_scale · direction; the factor goes to the large operand, where it is free."""
+    if leaf.lr_scale != 1:
+        direction = mul(direction, leaf.lr_scale)
+    return mul(rate, direction)
+
+
+def _one_minus_power(beta: float, step: Value) -> Value:
+    """1 - beta^step with all its digits: in f32, 1 - 0.999 alone would lose four of seven."""
+    if beta == 0:
+        return constant_value(step, 1.0, step.dtype)
+    return neg(expm1(mul(step, math.log(beta))))
+
+
+def _require(condition: bool, name: str, got: object, expected: str) -> None:
+    if not condition:  # also for NaN, which no comparison holds for
+        raise UsageError(f"the optimizer's {name} makes no sense", got=got, expected=expected)
+
+
+# ── text ─────────────────────────────────────────────────────────────────────────────────
+
+#: name on the command line -> class
+OPTIMIZERS: Mapping[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "adagrad": AdaGrad,
+    "rmsprop": RMSProp,
+}
+
+
+def parse_optimizer(text: str) -> Optimizer:
+    """The optimizer of a text such as ``sgd:lr=0.1,momentum=0.9,nesterov=true``.
+
+    A pair of numbers is written with a slash: ``adam:lr=0.001,betas=0.9/0.999``.
+    Raises UsageError that names what was not understood.
+    """
+    name, _, rest = text.strip().partition(":")
+    kind = OPTIMIZERS.get(name.strip().lower())
+    if kind is None:
+        raise UsageError(
+            "unknown optimizer", got=repr(name)[:60], expected=", ".join(OPTIMIZERS),
+            hint="for example sgd:lr=0.1,momentum=0.9",
+        )  # fmt: skip
+    known = {f.name: f for f in fields(kind)}
+    given: dict[str, object] = {}
+    for part in filter(None, (p.strip() for p in rest.split(","))):
+        key, equals, value = (p.strip() for p in part.partition("="))
+        if key not in known or not equals:
+            raise UsageError(
+                f"{name} has no such option", got=repr(part)[:60],
+                expected=", ".join(f"{k}=…" for k in known),
+            )  # fmt: skip
+        if key in given:
+            raise UsageError(f"{name}: {key} is given twice", got=repr(text)[:120])
+        given[key] = _value(str(known[key].type), f"{name}: {key}", value)
+    missing = [k for k, f in known.items() if f.default is MISSING and k not in given]
+    if missing:
+        raise UsageError(
+            f"{name} needs {', '.join(missing)}", got=repr(text)[:120], hint=f"{name}:lr=0.01"
+        )
+    try:
+        return kind(**given)  # type: ignore[arg-type]
+    except BrickcError as error:
+        raise error.at(repr(text)[:120]) from None
+
+
+def _value(type: str, where: str, text: str) -> object:
+    """The text as a value of a field's type. The fields' types are strings here."""
+    try:
+        match type:
+            case "str":
+                return text
+            case "bool":
+                return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+            case "tuple[float, float]":
+                first, second = text.split("/")
+                return _number(first), _number(second)
+            case _:
+                return _number(text)
+    except (ValueError, KeyError):
+        form = {"bool": "true or false", "tuple[float, float]": "two numbers: 0.9/0.999"}
+        raise UsageError(
+            f"{where} is not understood", got=repr(text)[:60], expected=form.get(type, "a number")
+        ) from None
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+

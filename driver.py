@@ -1,0 +1,256 @@
+"""From a model to a program: the one place where all floors meet.
+
+``compile`` runs the pass lists of ``compiler/pipelines.py`` for each function of a model,
+then layouts, fusion, schedule, lowering and the memory plan, and hands the result to a
+backend. Every decision is kept on the way, so that it can be dumped and explained.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .backends.base import Backend, Leaf, PlannedFunction
+from .backends.numpy import NumpyBackend
+from .compiler.bundle_updates import bundle_updates
+from .compiler.fuse import Fusion, Group, fuse
+from .compiler.layouts import Layouts, choose_layouts
+from .compiler.lower.kernels import lower
+from .compiler.names import Namer
+from .compiler.optimizers import SGD, Optimizer
+from .compiler.pipelines import inference_pipeline, target_pipeline, training_pipeline
+from .compiler.plan_memory import MemoryPlan, check_limit, plan_memory, share_buffers
+from .compiler.schedule import schedule
+from .errors import UnsupportedError, UsageError
+from .frontends.model import Model
+from .ir.brick import Parameter, State
+from .ir.graph import Graph
+from .ir.kernel.kernel import KernelProgram
+from .ir.kernel.memory import Buffer, Space
+
+__all__ = ["BACKENDS", "Compiled", "Function", "compile_model", "compile_graph"]
+
+#: target name -> backend
+BACKENDS: dict[str, Backend] = {"numpy": NumpyBackend()}
+
+#: called with (function, stage, graph) after every pass
+Observer = Callable[[str, str, Graph], None]
+
+#: bytes; every leaf starts on a cache line unless an update needs it next to another
+LEAF_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Function:
+    """One compiled function with the decisions that led to it."""
+
+    name: str
+    #: stage name -> graph, in the order of the passes
+    stages: Mapping[str, Graph]
+    graph: Graph
+    layouts: Layouts
+    fusion: Fusion
+    order: tuple[Group, ...]
+    program: KernelProgram
+    kernels: Sequence[object]
+    plan: MemoryPlan
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """All functions of a model for one target, and their source text."""
+
+    model: Model
+    target: str
+    functions: Mapping[str, Function]
+    leaves: tuple[Leaf, ...]
+    memory_bytes: int
+    #: file name -> text
+    sources: Mapping[str, str]
+    #: stage -> seconds, summed over the functions
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def backend(target: str) -> Backend:
+    """The backend of a target. Raises UnsupportedError with the targets there are."""
+    try:
+        return BACKENDS[target]
+    except KeyError:
+        raise UnsupportedError(
+            "unknown target", got=target, expected=", ".join(sorted(BACKENDS))
+        ) from None
+
+
+def compile_model(
+    model: Model,
+    target: str = "numpy",
+    *,
+    optimizer: Optimizer | None = None,
+    functions: Sequence[str] | None = None,
+    memory_limit: int | None = None,
+    observer: Observer | None = None,
+) -> Compiled:
+    """Compile a model's functions: infer, evaluate and (if it has a loss) train_step.
+
+    ``memory_limit`` is in bytes, for the arena of each function at the largest sizes.
+    Raises MemoryLimitError, UnsupportedError, or what the passes raise.
+    """
+    chosen = backend(target)
+    wanted = tuple(functions) if functions else _default_functions(model)
+    seconds: dict[str, float] = {}
+    compiled: dict[str, Function] = {}
+    orders: dict[str, tuple[int, ...]] = {}
+    names: dict[str, str] = {}
+    namer = Namer()
+    # training first: it decides how parameters lie, and the others read them as they are
+    for name in sorted(wanted, key=lambda n: n != "train_step"):
+        stages, graph = _graph(model, name, optimizer or SGD(0.01), chosen, observer, seconds)
+        for node in graph.nodes():
+            if isinstance(node.brick, Parameter | State) and node.brick.name not in names:
+                names[node.brick.name] = namer.name(node.brick.name)
+        function = _lower(name, stages, graph, chosen, orders, names, seconds)
+        if memory_limit is not None:
+            check_limit(function.program, function.plan, memory_limit)
+        for leaf, order in leaf_orders(graph, function.layouts).items():
+            orders.setdefault(leaf, order)
+        compiled[name] = function
+    ordered = {n: compiled[n] for n in wanted}
+    leaves, memory = _place_leaves(list(compiled.values()))
+    started = time.perf_counter()
+    planned = [
+        PlannedFunction(f.name, f.program, f.kernels, f.plan.offsets, f.plan.peak)
+        for f in ordered.values()
+    ]
+    sources = chosen.print(model.name, planned, leaves, memory)
+    _count(seconds, "print", started)
+    return Compiled(model, target, ordered, leaves, memory, sources, seconds)
+
+
+def _default_functions(model: Model) -> tuple[str, ...]:
+    names = []
+    if model.outputs:
+        names.append("infer")
+    if model.loss is not None:
+        names += ["evaluate", "train_step"]
+    return tuple(names)
+
+
+def _graph(
+    model: Model,
+    name: str,
+    optimizer: Optimizer,
+    chosen: Backend,
+    observer: Observer | None,
+    seconds: dict[str, float],
+) -> tuple[dict[str, Graph], Graph]:
+    """The graph of a function after all graph passes, and the graphs on the way."""
+    match name:
+        case "infer":
+            graph, pipeline = model.inference(), inference_pipeline()
+        case "evaluate":
+            graph, pipeline = model.evaluation(), inference_pipeline()
+        case "train_step":
+            graph, pipeline = model.training(), training_pipeline(model.loss or "loss", optimizer)
+        case _:
+            raise UsageError(
+                "unknown function", got=name, expected="infer, evaluate or train_step"
+            )
+    stages: dict[str, Graph] = {"graph": graph}
+
+    def watch(stage: str, result: Graph) -> None:
+        stages[stage] = result
+        if observer is not None:
+            observer(name, stage, result)
+
+    for part in (pipeline, target_pipeline(chosen.capabilities)):
+        started = time.perf_counter()
+        graph = part.run(graph, observers=[watch])
+        _count(seconds, part.name, started)
+    return stages, graph
+
+
+def compile_graph(
+    name: str,
+    graph: Graph,
+    chosen: Backend,
+    *,
+    orders: Mapping[str, tuple[int, ...]] | None = None,
+    leaf_names: Mapping[str, str] | None = None,
+) -> Function:
+    """Layouts, fusion, schedule, lowering and memory plan of one finished graph."""
+    return _lower(name, {"graph": graph}, graph, chosen, orders or {}, leaf_names or {}, {})
+
+
+def _lower(
+    name: str,
+    stages: Mapping[str, Graph],
+    graph: Graph,
+    chosen: Backend,
+    orders: Mapping[str, tuple[int, ...]],
+    names: Mapping[str, str],
+    seconds: dict[str, float],
+) -> Function:
+    started = time.perf_counter()
+    layouts = choose_layouts(graph, orders)
+    started = _count(seconds, "layouts", started)
+    fusion = fuse(graph, layouts, chosen.capabilities)
+    started = _count(seconds, "fuse", started)
+    order = schedule(graph, layouts, fusion)
+    started = _count(seconds, "schedule", started)
+    program = lower(graph, layouts, fusion, order, names)
+    if chosen.capabilities.bundle_bytes:
+        program = bundle_updates(program, chosen.capabilities.bundle_bytes)
+    program = share_buffers(program)
+    started = _count(seconds, "lower", started)
+    kernels, scratch = chosen.select(program)
+    started = _count(seconds, "select", started)
+    plan = plan_memory(program, scratch)
+    _count(seconds, "plan memory", started)
+    return Function(name, stages, graph, layouts, fusion, order, program, kernels, plan)
+
+
+def _count(seconds: dict[str, float], stage: str, started: float) -> float:
+    now = time.perf_counter()
+    seconds[stage] = seconds.get(stage, 0.0) + now - started
+    return now
+
+
+def leaf_orders(graph: Graph, layouts: Layouts) -> dict[str, tuple[int, ...]]:
+    """How the parameters and states of a graph lie in memory: label -> order of axes."""
+    found = {}
+    for node in graph.nodes():
+        if isinstance(node.brick, Parameter | State):
+            found[node.brick.name] = layouts.placed[node.id].order(node.type)
+    return found
+
+
+def _place_leaves(functions: Sequence[Function]) -> tuple[tuple[Leaf, ...], int]:
+    """Offsets of all parameters and states; neighbours that a kernel needs come first."""
+    buffers: dict[str, Buffer] = {}
+    inits: dict[str, tuple[str, float, float]] = {}
+    for f in functions:
+        for buffer in f.program.buffers.values():
+            if buffer.space in (Space.PARAMETER, Space.STATE):
+                buffers.setdefault(buffer.label, buffer)
+        for node in f.graph.nodes():
+            if isinstance(node.brick, Parameter | State):
+                init = node.brick.init
+                inits.setdefault(node.brick.name, (init.kind, init.a, init.b))
+    runs = [list(group) for f in functions for group in f.program.adjacent]
+    grouped = {label for run in runs for label in run}
+    runs += [[label] for label in buffers if label not in grouped]
+    offsets: dict[str, int] = {}
+    position = 0
+    for run in runs:
+        position += -position % LEAF_ALIGNMENT
+        for label in run:
+            offsets[label] = position
+            nbytes = buffers[label].nbytes
+            assert isinstance(nbytes, int)
+            position += nbytes
+    leaves = tuple(
+        Leaf(label, buffer.space.value, buffer, offsets[label], inits[label])
+        for label, buffer in buffers.items()
+    )
+    return leaves, position

@@ -1,0 +1,140 @@
+"""One way to name a model on the command line: the zoo, a Python file, a file of another kind.
+
+    zoo:lenet5              a network of the zoo
+    network.py:make         a Model in your file, or a function that returns one
+    network.ir              IR text, as brickc saves it (also .brickc)
+
+Importers have one entry each in ``IMPORTERS``, by the file name's suffix.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import BrickcError, ImportModelError, UsageError
+from ..ir.bricks import CATALOGUE
+from ..ir.parser import parse
+from . import zoo
+from .model import Model
+
+__all__ = ["IMPORTERS", "load_model"]
+
+#: IR text is parsed line by line; no network of ours comes near this
+_LARGEST_TEXT = 64 * 2**20
+
+
+def load_model(spec: str) -> Model:
+    """The model that ``spec`` names.
+
+    A Python file is run, as ``python file.py`` would run it: name only files you trust.
+    Raises UsageError if the spec or the file is not there, ImportModelError if it holds no
+    model.
+    """
+    if spec.startswith("zoo:"):
+        return zoo.model(spec.removeprefix("zoo:"))
+    head, _, tail = spec.rpartition(":")
+    if head.endswith(".py"):
+        return _python(_existing(head), tail)
+    path = Path(spec)
+    if path.suffix == ".py":
+        raise UsageError(
+            "which model of the file?", got=spec, expected=f"{spec}:NAME",
+            hint="NAME is a Model or a function that returns one",
+        )  # fmt: skip
+    if path.suffix not in IMPORTERS:
+        raise UsageError(
+            "not a model", got=repr(spec)[:200],
+            expected=f"zoo:NAME, file.py:NAME, or a file ending in {', '.join(IMPORTERS)}",
+            hint=f"the zoo has {', '.join(zoo.ZOO)}",
+        )  # fmt: skip
+    return IMPORTERS[path.suffix](_existing(spec))
+
+
+def _existing(name: str) -> Path:
+    path = Path(name)
+    if not path.is_file():
+        raise UsageError("no such file", got=name)
+    return path
+
+
+def _ir_text(path: Path) -> Model:
+    size = path.stat().st_size
+    if size > _LARGEST_TEXT:
+        raise ImportModelError(
+            "IR text is too large", where=path.name, got=f"{size} bytes", expected=_LARGEST_TEXT
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ImportModelError("not IR text", where=path.name, got=str(error)) from None
+    return Model.from_graph(parse(text, CATALOGUE))
+
+
+#: suffix -> the function that reads such a file
+IMPORTERS: dict[str, Callable[[Path], Model]] = {
+    ".ir": _ir_text,
+    ".brickc": _ir_text,
+}
+
+
+def _python(path: Path, name: str) -> Model:
+    """The model ``name`` of a Python file, which is run on purpose."""
+    module_name = f"brickc_model_{path.stem}" if path.stem.isidentifier() else "brickc_model"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise ImportModelError("not a Python file", where=path.name)
+    module = importlib.util.module_from_spec(spec)
+    # while the file runs it is a module like any other (dataclasses look themselves up), and
+    # may import what lies beside it
+    sys.modules[module_name] = module
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        found = _guarded(path, lambda: spec.loader and spec.loader.exec_module(module))
+        if not hasattr(module, name):
+            models = [k for k, v in vars(module).items() if _may_be_model(v, module_name)]
+            raise ImportModelError(
+                f"{path.name} has no {name!r}", where=path.name,
+                expected=", ".join(models) or "a Model or a function that returns one",
+            )  # fmt: skip
+        found = getattr(module, name)
+        if not isinstance(found, Model) and callable(found):
+            found = _guarded(path, found)
+    finally:
+        sys.modules.pop(module_name, None)
+        if folder in sys.path:
+            sys.path.remove(folder)
+    if not isinstance(found, Model):
+        raise ImportModelError(
+            f"{name} is no model", where=path.name, got=type(found).__name__,
+            expected="a Model or a function that returns one",
+        )  # fmt: skip
+    return found
+
+
+def _may_be_model(value: object, module: str) -> bool:
+    if isinstance(value, Model):
+        return True
+    return callable(value) and getattr(value, "__module__", None) == module
+
+
+def _guarded(path: Path, run: Callable[[], object]) -> object:
+    """What ``run`` returns; whatever the user's code raises names the user's line."""
+    try:
+        return run()
+    except BrickcError:
+        raise
+    except (Exception, SystemExit) as error:
+        line = next(
+            (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__))
+             if Path(f.filename) == path),
+            getattr(error, "lineno", None),
+        )  # fmt: skip
+        raise ImportModelError(
+            f"the file raised {type(error).__name__}: {error}",
+            where=f"{path.name}:{line}" if line else path.name,
+        ) from error

@@ -1,0 +1,1 @@
+"""Kernel IR: what compilers lower graphs to, and all that backends see."""

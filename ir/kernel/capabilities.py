@@ -1,0 +1,24 @@
+"""What a backend can do, as data that passes read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["Capabilities"]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """One target's abilities.
+
+    ``epilogue`` and ``prologue`` name the anchor kinds that may be followed or preceded by
+    a scalar program in the same kernel. ``convolution`` says whether convolution anchors
+    are carried out as such ("direct") or legalised to contractions ("contract").
+    """
+
+    name: str
+    epilogue: frozenset[str] = field(default_factory=frozenset)
+    prologue: frozenset[str] = field(default_factory=frozenset)
+    convolution: str = "direct"
+    #: most bytes of all parameters in one horizontally fused update; 0 turns it off
+    bundle_bytes: int = 0

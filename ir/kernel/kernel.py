@@ -1,0 +1,105 @@
+"""Kernels and kernel programs: the output of lowering, the input of backends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..dims import Dim, Size, hint, product
+from .anchors import Anchor
+from .memory import Access, Buffer
+from .scalar import ScalarProgram
+
+__all__ = ["Kernel", "KernelProgram", "Region"]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A scalar program over an index space.
+
+    Inputs of the program are, in order: the anchor's value (in the region after an anchor),
+    then ``loads``. Every access has the region's ``shape``. ``stores`` names a program
+    result by position and where it goes.
+    """
+
+    shape: tuple[Size, ...]
+    program: ScalarProgram
+    loads: tuple[Access, ...]
+    stores: tuple[tuple[int, Access], ...]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Prologue, anchor, epilogue, as one unit of execution.
+
+    Without an anchor it is a map: ``after`` alone. ``before`` exists only with an anchor
+    that takes its first operand from scalar results (a fused reduction): result 0 of its
+    program is that operand. ``operands`` are the anchor's other operands in memory.
+    """
+
+    name: str
+    anchor: Anchor | None
+    operands: tuple[Access, ...]
+    before: Region | None
+    after: Region
+    #: one line per fused brick: formula, types, origin
+    notes: tuple[str, ...] = ()
+    #: ids of the graph's nodes that this kernel computes
+    nodes: tuple[int, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        return self.anchor.kind if self.anchor else "map"
+
+    def reads(self) -> tuple[Access, ...]:
+        """Everything that is read from memory."""
+        before = self.before.loads if self.before else ()
+        return (*self.operands, *before, *self.after.loads)
+
+    def writes(self) -> tuple[Access, ...]:
+        """Everything that is written to memory."""
+        before = self.before.stores if self.before else ()
+        return tuple(access for _, access in (*before, *self.after.stores))
+
+    @property
+    def bytes_moved(self) -> Size:
+        """Bytes of the operands and results, each counted once."""
+        total: Size = 0
+        for access in {*self.reads(), *self.writes()}:
+            total = total + access.nbytes
+        return total
+
+    @property
+    def flops(self) -> int:
+        """Arithmetic operations at the typical sizes."""
+        from .cost import flops  # a table by anchor kind, apart from this definition
+
+        return flops(self)
+
+
+@dataclass(frozen=True)
+class KernelProgram:
+    """One compiled function before it becomes source text."""
+
+    name: str
+    dims: Mapping[str, Dim]
+    buffers: Mapping[str, Buffer]
+    kernels: tuple[Kernel, ...]
+    #: name -> access to a staged argument
+    inputs: Mapping[str, Access]
+    #: name -> access to a result
+    outputs: Mapping[str, Access]
+    #: name of an integer input -> every element must be below this
+    limits: Mapping[str, int] = field(default_factory=dict)
+    #: labels of leaves that must lie one after the other, without gaps
+    adjacent: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes that all kernels move, at the typical sizes."""
+        return sum(hint(k.bytes_moved) for k in self.kernels)
+
+
+def elements(shape: tuple[Size, ...]) -> int:
+    """Number of elements at the typical sizes."""
+    return hint(product(shape))

@@ -1,0 +1,1 @@
+"""What runs after compilation: executables, artifacts, training loops."""

@@ -1,0 +1,181 @@
+"""Compiled programs as objects that can be called, inspected and saved."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import (
+    ArtifactError,
+    BrickcError,
+    DataError,
+    DtypeError,
+    NumericsError,
+    ShapeError,
+)
+__all__ = ["Executable", "import_source"]
+
+Array = npt.NDArray[Any]
+
+
+def import_source(path: Path) -> ModuleType:
+    """Import a generated ``model.py`` under a name of its own, without touching sys.path."""
+    name = f"brickc_generated_{abs(hash(str(path.resolve()))):x}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ArtifactError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        raise ArtifactError(f"{path} cannot be imported", got=error) from error
+    return module
+
+
+class Executable:
+    """A generated module's program behind brickc's errors.
+
+    Arrays go in and come out by name. Results are new arrays, never views of the arena.
+    """
+
+    def __init__(self, module: ModuleType, program: Any) -> None:
+        self._module = module
+        self._program = program
+
+    @staticmethod
+    def from_sources(sources: Mapping[str, str], seed: int = 0) -> Executable:
+        """Write generated sources to a temporary folder and import them from there.
+
+        The folder lives as long as the executable, so that tracebacks show their lines.
+        """
+        folder = tempfile.TemporaryDirectory(prefix="brickc-")
+        for name, text in sources.items():
+            (Path(folder.name) / name).write_text(text, encoding="utf-8")
+        module = import_source(Path(folder.name) / "model.py")
+        executable = Executable(module, module.Program(seed))
+        weakref.finalize(executable, folder.cleanup)
+        return executable
+
+    # -- calls -----------------------------------------------------------------------------
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """Names of the compiled functions."""
+        return tuple(self._module.FUNCTIONS)
+
+    def call(self, function: str, inputs: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+        """Run a function on inputs by name.
+
+        Raises ShapeError if a shape does not fit or a dim is out of its range, DataError if
+        an element is (a label), DtypeError if a dtype differs.
+        """
+        with self._errors():
+            return dict(self._program.call(function, inputs))
+
+    def infer(self, **inputs: npt.ArrayLike) -> dict[str, Array]:
+        """The model's outputs."""
+        with self._errors():
+            return dict(self._program.infer(**inputs))
+
+    def evaluate(self, **inputs: npt.ArrayLike) -> dict[str, Array]:
+        """Outputs, loss and metrics, as in inference."""
+        with self._errors():
+            return dict(self._program.evaluate(**inputs))
+
+    def train_step(self, **inputs: npt.ArrayLike) -> dict[str, Array]:
+        """One training step; gives the loss and the metrics before the update.
+
+        Raises NumericsError if the loss is not finite.
+        """
+        with self._errors():
+            return dict(self._program.train_step(**inputs))
+
+    def _errors(self) -> _Translated:
+        return _Translated(self._module.ModelError)
+
+    # -- parameters --------------------------------------------------------------------------
+
+    def init(self, seed: int = 0) -> None:
+        """Set every parameter and state to its first value."""
+        self._program.init(seed)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all parameters and states by name, axes in the model's order."""
+        return dict(self._program.state_dict())
+
+    def parameters(self) -> dict[str, Array]:
+        """Copies of the trained parameters by name."""
+        return dict(self._program.parameters())
+
+    def load_state_dict(self, values: Mapping[str, npt.ArrayLike], strict: bool = True) -> None:
+        """Set parameters and states. Raises ShapeError if names, shapes or dtypes differ."""
+        with self._errors():
+            self._program.load_state_dict(values, strict)
+
+    @property
+    def learning_rate(self) -> float:
+        """The optimizer's learning rate, a state that can be set at any time."""
+        return float(self.state_dict()["optimizer.lr"])
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        dtype = self._module.LEAVES["optimizer.lr"]["dtype"]
+        self.load_state_dict({"optimizer.lr": np.asarray(value, dtype)}, strict=False)
+
+    # -- what is known before running -----------------------------------------------------------
+
+    def peak_bytes(self, function: str, **dims: int) -> int:
+        """Bytes of arena that a call with these sizes needs: known at compile time."""
+        return int(self._program.peak_bytes(function, **dims))
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of the arena as allocated now."""
+        return int(self._program.arena_bytes)
+
+    def describe(self) -> str:
+        """Functions, types, ranges and peak bytes, as text."""
+        return str(self._module.describe())
+
+    @property
+    def source(self) -> str:
+        """Text of the generated module."""
+        path = self._module.__file__
+        assert path is not None
+        return Path(path).read_text(encoding="utf-8")
+
+
+class _Translated:
+    """Turns the generated module's errors into brickc's."""
+
+    def __init__(self, theirs: type[Exception]) -> None:
+        self.theirs = theirs
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, self.theirs):
+            text = str(error)
+            found: type[BrickcError] = ShapeError
+            if "not finite" in text:
+                found = NumericsError
+            elif "out of range" in text and "element" in text:
+                found = DataError
+            elif "dtype" in text:
+                found = DtypeError
+            elif "corrupt" in text or "truncated" in text or "cannot be read" in text:
+                found = ArtifactError
+            raise found(text) from None
+

@@ -1,0 +1,157 @@
+"""Training loops over compiled programs: epochs, evaluation, checkpoints that resume exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+
+from ..errors import ArtifactError, UsageError
+from .artifact import dump, new_folder
+
+__all__ = ["Epoch", "Position", "Runnable", "Source", "Trainer"]
+
+Array = npt.NDArray[Any]
+Batch = Mapping[str, Array]
+
+
+class Runnable(Protocol):
+    """What is trained: a compiled program."""
+
+    def train_step(self, **inputs: npt.ArrayLike) -> dict[str, Array]: ...
+    def evaluate(self, **inputs: npt.ArrayLike) -> dict[str, Array]: ...
+    def state_dict(self) -> dict[str, Array]: ...
+    def load_state_dict(self, values: Mapping[str, npt.ArrayLike], strict: bool = True) -> None: ...
+
+
+class Source(Protocol):
+    """Where batches come from; an epoch's order depends on its number alone."""
+
+    def training(self, epoch: int) -> Sequence[Batch]: ...
+    def held_out(self) -> Sequence[Batch]: ...
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far training has come: whole epochs, and steps of the next one."""
+
+    epoch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch gave: the mean training loss, and means over the held-out data."""
+
+    number: int
+    loss: float
+    held_out: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Trainer:
+    """Runs epochs. ``progress`` is called after every step with (epoch, step, steps, loss).
+
+    ``checkpoint`` is a folder; with it, the state is written after every ``every`` steps and
+    every epoch, and ``run`` goes on from there with the same losses as without a break.
+    """
+
+    program: Runnable
+    source: Source
+    progress: Callable[[int, int, int, float], None] | None = None
+    checkpoint: Path | None = None
+    every: int = 0
+    #: sets the learning rate before a step: (program, number of the step from 0)
+    schedule: Callable[[Any, int], None] | None = None
+
+    def run(self, epochs: int) -> list[Epoch]:
+        """Train until ``epochs`` epochs are done, from the checkpoint if there is one.
+
+        Raises NumericsError if a loss is not finite; the last checkpoint stays as it was.
+        """
+        position, history, losses = self._resume()
+        for epoch in range(position.epoch, epochs):
+            batches = self.source.training(epoch)
+            first = position.step if epoch == position.epoch else 0
+            taken = epoch * len(batches) + first
+            for step in range(first, len(batches)):
+                if self.schedule is not None:
+                    self.schedule(self.program, taken)
+                loss = float(self.program.train_step(**batches[step])["loss"])
+                losses.append(loss)
+                taken += 1
+                if self.progress is not None:
+                    self.progress(epoch, step + 1, len(batches), loss)
+                if self.every and (step + 1) % self.every == 0 and step + 1 < len(batches):
+                    self._save(Position(epoch, step + 1), history, losses)
+            history.append(Epoch(epoch, float(np.mean(losses)), self.measure()))
+            losses = []
+            self._save(Position(epoch + 1, 0), history, losses)
+        return history
+
+    def measure(self) -> dict[str, float]:
+        """Means of loss and metrics over the held-out data, weighted by batch size."""
+        totals: dict[str, float] = {}
+        count = 0
+        for batch in self.source.held_out():
+            size = len(next(iter(batch.values())))
+            for name, value in self.program.evaluate(**batch).items():
+                if value.ndim == 0:
+                    totals[name] = totals.get(name, 0.0) + float(value) * size
+            count += size
+        return {name: total / count for name, total in totals.items()} if count else {}
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def _save(self, position: Position, history: Sequence[Epoch], losses: Sequence[float]) -> None:
+        if self.checkpoint is None:
+            return
+        weights = dump(self.program.state_dict())
+        state = {
+            "format": 1,
+            "position": asdict(position),
+            "history": [asdict(e) for e in history],
+            "losses": list(losses),
+            "files": {"state.safetensors": hashlib.sha256(weights).hexdigest()},
+        }
+        with new_folder(self.checkpoint) as folder:
+            (folder / "state.safetensors").write_bytes(weights)
+            (folder / "manifest.json").write_text(json.dumps(state, indent=2, sort_keys=True))
+
+    def _resume(self) -> tuple[Position, list[Epoch], list[float]]:
+        if self.checkpoint is None or not (self.checkpoint / "manifest.json").exists():
+            return Position(), [], []
+        try:
+            state = json.loads((self.checkpoint / "manifest.json").read_text())
+            data = (self.checkpoint / "state.safetensors").read_bytes()
+            if hashlib.sha256(data).hexdigest() != state["files"]["state.safetensors"]:
+                raise ArtifactError(
+                    f"{self.checkpoint}/state.safetensors is corrupt",
+                    hint="delete the checkpoint to start over",
+                )
+            values = load_safetensors(data)
+            position = Position(**state["position"])
+            history = [Epoch(**e) for e in state["history"]]
+            losses = [float(x) for x in state["losses"]]
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise ArtifactError(
+                f"checkpoint {os.fspath(self.checkpoint)} cannot be read", got=error,
+                hint="delete it to start over",
+            ) from None  # fmt: skip
+        self.program.load_state_dict(values)
+        return position, history, losses
+
+
+def check_epochs(epochs: int) -> None:
+    """Raise UsageError unless at least one epoch is asked for."""
+    if epochs < 1:
+        raise UsageError("nothing to train", got=f"{epochs} epochs", expected="at least 1")
