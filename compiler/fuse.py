@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..ir.brick import Leaf, View
-from ..ir.bricks.convert import Cast, Copy, StopGradient
+from ..ir.bricks.convert import Cast, StopGradient
 from ..ir.bricks.elementwise import Elementwise
+from ..ir.bricks.placement import Copy
 from ..ir.bricks.reduce import ReduceMax, ReduceMin, ReduceSum
 from ..ir.bricks.source import Constant, DimSize, Iota, Literal
 from ..ir.dims import hint
@@ -214,6 +215,8 @@ class _Fuser:
     def _illegal(self, node: Node, group: Group, source: int) -> str | None:
         operand = self.graph.node(source)
         if is_map(node):
+            if isinstance(operand.brick, View):
+                return "a view that strides cannot express is copied by a kernel of its own"
             if operand.type.shape != node.type.shape:
                 return f"index spaces differ: {operand.type} is broadcast to {node.type}"
             if group.anchor is not None:
@@ -263,7 +266,7 @@ class _Fuser:
             group = Group(node.id)
             self.groups[group.id] = group
             self.needs[group.id] = set()
-            if is_map(node):
+            if is_map(node) or isinstance(node.brick, View):
                 group.after.append(node.id)
             else:
                 group.anchor = node.id

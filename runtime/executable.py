@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -53,8 +53,8 @@ class Executable:
         self._module = module
         self._program = program
 
-    @staticmethod
-    def from_sources(sources: Mapping[str, str], seed: int = 0) -> Executable:
+    @classmethod
+    def from_sources(cls, sources: Mapping[str, str], seed: int = 0) -> Self:
         """Write generated sources to a temporary folder and import them from there.
 
         The folder lives as long as the executable, so that tracebacks show their lines.
@@ -63,7 +63,7 @@ class Executable:
         for name, text in sources.items():
             (Path(folder.name) / name).write_text(text, encoding="utf-8")
         module = import_source(Path(folder.name) / "model.py")
-        executable = Executable(module, module.Program(seed))
+        executable = cls(module, module.Program(seed))
         weakref.finalize(executable, folder.cleanup)
         return executable
 

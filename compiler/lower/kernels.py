@@ -9,8 +9,9 @@ import numpy as np
 
 from ...errors import InternalError
 from ...ir.brick import Input, Leaf, Parameter, State, View
-from ...ir.bricks.convert import Cast, Copy, StopGradient
+from ...ir.bricks.convert import Cast, StopGradient
 from ...ir.bricks.elementwise import Elementwise
+from ...ir.bricks.placement import Copy
 from ...ir.bricks.shape import Reshape
 from ...ir.bricks.source import Constant, DimSize, Iota, Literal
 from ...ir.dims import Size, maximum
@@ -25,6 +26,7 @@ from ..fuse import Fusion, Group
 from ..layouts import Layouts, Placed
 from ..names import Namer
 from .scalar import inline, program_of
+from .tiles import without_tiles
 
 __all__ = ["lower"]
 
@@ -186,7 +188,7 @@ class _Lowering:
         else:
             operands = tuple(self._access(o) for o in self.graph.operands(anchor_node))
         region = self._region(group, group.after, anchor_node)
-        return Kernel(name, anchor, operands, before, region, notes, nodes)
+        return without_tiles(Kernel(name, anchor, operands, before, region, notes, nodes))
 
     def _region(
         self, group: Group, members: Sequence[int], anchor: Node | None, first: int | None = None

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 
 from ...errors import InternalError
 from ...ir.bricks.contract import Contract
-from ...ir.bricks.convert import Copy
 from ...ir.bricks.convolution import (
     Convolution,
     ConvolutionInputGrad,
     ConvolutionWeightGrad,
 )
+from ...ir.bricks.placement import Copy, Prefer
 from ...ir.bricks.shape import Fold, Pad, Reshape, Reverse, Slice, Unfold
 from ...ir.builder import Builder, GraphValue, rewrite
 from ...ir.dims import Size
@@ -43,11 +43,12 @@ def legalise_convolution(graph: Graph) -> Graph:
         result: Value
         match brick:
             case Convolution():
-                result = _forward(operands[0], operands[1], brick)
+                result = _forward(_prefer(operands[0]), operands[1], brick)
             case ConvolutionWeightGrad():
-                result = _weight_grad(operands[0], operands[1], brick, node)
+                x, dy = (_prefer(o) for o in operands)
+                result = _weight_grad(x, dy, brick, node)
             case ConvolutionInputGrad():
-                result = _input_grad(operands[0], operands[1], brick, node)
+                result = _input_grad(_prefer(operands[0]), operands[1], brick, node)
             case _:
                 return None
         if not isinstance(result, GraphValue) or result.type != node.type:
@@ -58,6 +59,12 @@ def legalise_convolution(graph: Graph) -> Graph:
         return result
 
     return rewrite(graph, rule)
+
+
+def _prefer(x: Value) -> Value:
+    """Ask for [outer…][C][inner][N]: rows of the batch, channel by channel."""
+    last = x.rank - 1
+    return x.apply(Prefer((*range(2, last), 1, last, 0)), x)
 
 
 def _pointwise(kernel: Sequence[Size], padding: Pairs) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...ir.brick import Leaf, View
-from ...ir.bricks.convert import Copy
+from ...ir.bricks.placement import Copy
 from ...ir.bricks.source import Constant, DimSize, Iota, Literal
 from ...ir.builder import Builder, rewrite
 from ...ir.graph import Graph

@@ -47,6 +47,11 @@ def broadcast_shapes(shapes: Sequence[Shape], where: str = "") -> Shape:
     return tuple(result)
 
 
+def is_condition(expr: sp.Basic) -> bool:
+    """True if the expression is a truth value. SymPy's symbols count as Boolean; ours are real."""
+    return isinstance(expr, Boolean) and not expr.is_Symbol
+
+
 class Elementwise(Brick):
     """y = f(x0, x1, …) on every element, with broadcasting.
 
@@ -93,7 +98,7 @@ class Elementwise(Brick):
                 expected="one dtype",
                 hint="cast one of them",
             )
-        if isinstance(self.expression(), Boolean):
+        if is_condition(self.expression()):
             return DType.BOOL
         return numeric.pop() if numeric else DType.BOOL
 
@@ -164,7 +169,7 @@ def compact(
 @lru_cache(maxsize=4096)
 def differentiate(expr: sp.Basic, count: int) -> tuple[sp.Expr | None, ...]:
     """Partial derivatives of an expression, cached: equal layers share them."""
-    if isinstance(expr, Boolean):
+    if is_condition(expr):
         return (None,) * count
     found: list[sp.Expr | None] = []
     for k in range(count):

@@ -25,7 +25,7 @@ __all__ = ["contract"]
 PARTIAL_BYTES = 4 * 1024 * 1024
 
 #: rows of a matrix below which a product is not cut into blocks
-LEAST_ROWS = 64
+LEAST_ROWS = 256
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,544 @@
+"""The command line. Every command has ``--json``; errors have stable exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from . import __version__
+from .errors import ArtifactError, BrickcError, DataError, UsageError
+
+if TYPE_CHECKING:
+    from .frontends.model import Model
+    from .program import Program
+    from .runtime.executable import Executable
+
+app = typer.Typer(
+    name="brickc",
+    help="Compile neural networks and their whole training step ahead of time.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+ModelArg = Annotated[
+    str, typer.Argument(metavar="MODEL", help="zoo:NAME, file.py:NAME, or an IR text file")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option("--shape", help="NAME=SIZE,SIZE,…: an input's shape, e.g. x=N,1,32,32."),
+]
+Ranges = Annotated[
+    list[str] | None, typer.Option("--range", help="DIM=LO:HI: a dim's range, e.g. N=1:1024.")
+]
+Target = Annotated[str, typer.Option(help="What to compile for; see `brickc targets`.")]
+OptimizerOption = Annotated[
+    str, typer.Option("--optimizer", help="e.g. sgd:lr=0.1,momentum=0.9 or adam:lr=0.001.")
+]
+
+
+@app.command("compile")
+def compile_command(
+    model: ModelArg,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the artifact.")],
+    target: Target = "numpy",
+    shape: Shapes = None,
+    range_: Ranges = None,
+    optimizer: OptimizerOption = "sgd:lr=0.01",
+    function: Annotated[
+        list[str] | None, typer.Option(help="Only these of infer, evaluate, train_step.")
+    ] = None,
+    memory_limit: Annotated[
+        str | None, typer.Option(help="Fail if an arena can exceed this: bytes, or 64M, 2G.")
+    ] = None,
+    dump_ir: Annotated[
+        Path | None, typer.Option(help="Also write every stage as text to this folder.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws the first parameters.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Compile MODEL to a folder that runs without brickc."""
+    with _errors(as_json):
+        started = time.perf_counter()
+        program = _compile(model, target, shape, range_, optimizer, function, memory_limit, seed)
+        compiled = time.perf_counter() - started
+        program.save(output)
+        if dump_ir is not None:
+            _dump_ir(program, dump_ir)
+        report = {
+            "artifact": str(output),
+            "seconds": round(compiled, 3),
+            "functions": {
+                n: {k: v for k, v in e.items() if k not in ("table", "edges", "function")}
+                for n, e in program.explain().items()
+            },
+        }
+        if as_json:
+            _print_json(report)
+            return
+        _out.print(f"{output}: compiled in {compiled:.2f} s", markup=False)
+        _out.print(program.describe(), markup=False)
+        _out.print(f"text form of every pass: {output}/ir; kernels: {output}/kernels, "
+                   f"{output}/model.py", markup=False)  # fmt: skip
+
+
+@app.command()
+def run(
+    artifact: Annotated[Path, typer.Argument(help="Folder that `compile` wrote.")],
+    function: Annotated[str, typer.Option(help="infer, evaluate or train_step.")] = "infer",
+    input_: Annotated[
+        list[str] | None, typer.Option("--input", help="NAME=@FILE.npy, or NAME=JSON.")
+    ] = None,
+    output: Annotated[
+        list[str] | None, typer.Option("--output", help="NAME=@FILE.npy; others are printed.")
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="After train_step: write the new weights here.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a function of a compiled artifact."""
+    with _errors(as_json):
+        from .runtime.artifact import load
+
+        program = load(artifact)
+        inputs = dict(_array(program, function, text) for text in input_ or [])
+        targets = dict(_target_file(text) for text in output or [])
+        results = program.call(function, inputs)
+        unknown = sorted(set(targets) - set(results))
+        if unknown:
+            raise UsageError(
+                "no such output", got=", ".join(unknown), expected=", ".join(results)
+            )
+        for name, path in targets.items():
+            _write_npy(path, results[name])
+        if save is not None:
+            _save_copy(program, artifact, save)
+        shown = {n: a.tolist() for n, a in results.items() if n not in targets}
+        if as_json:
+            _print_json({"outputs": shown, "written": {n: str(p) for n, p in targets.items()}})
+            return
+        for name, value in results.items():
+            if name in targets:
+                _out.print(f"{name}: {targets[name]}", markup=False)
+            else:
+                _out.print(f"{name} = {np.array2string(value, threshold=40)}", markup=False)
+
+
+@app.command()
+def train(
+    model: ModelArg,
+    data: Annotated[str, typer.Option(help="digits, mnist:FOLDER or npz:FILE.")] = "digits",
+    epochs: Annotated[int, typer.Option(min=1)] = 5,
+    batch: Annotated[int, typer.Option(min=1)] = 64,
+    optimizer: OptimizerOption = "sgd:lr=0.05,momentum=0.9",
+    target: Target = "numpy",
+    seed: Annotated[int, typer.Option(help="Parameters and order of examples.")] = 0,
+    save: Annotated[Path | None, typer.Option(help="Write the trained artifact here.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Write the state here, and go on from it if it is there.")
+    ] = None,
+    dump_ir: Annotated[Path | None, typer.Option(help="Write every stage as text.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compile MODEL's training step and train it."""
+    with _errors(as_json):
+        from .runtime.data import load as load_data
+        from .runtime.trainer import Trainer
+        from .training import ModelData
+
+        started = time.perf_counter()
+        program = _compile(model, target, None, None, optimizer, None, None, seed)
+        compile_seconds = time.perf_counter() - started
+        dataset = load_data(data)
+        source = ModelData.of(program.compiled.model, dataset, batch, seed)
+        if not as_json:
+            step = program.compiled.functions["train_step"]
+            _out.print(
+                f"{model}: {step.fusion_count} kernels, compiled in {compile_seconds:.2f} s; "
+                f"{source.describe()}", markup=False,
+            )  # fmt: skip
+        with _progress(as_json) as progress:
+            task = progress.add_task("training", total=epochs * source.steps, loss=float("nan"))
+
+            def advance(epoch: int, step: int, steps: int, loss: float) -> None:
+                progress.update(task, completed=epoch * steps + step, loss=loss,
+                                description=f"epoch {epoch + 1}/{epochs}")  # fmt: skip
+
+            trainer = Trainer(program, source, advance, checkpoint)
+            history = trainer.run(epochs)
+        if save is not None:
+            program.save(save)
+        if dump_ir is not None:
+            _dump_ir(program, dump_ir)
+        if as_json:
+            _print_json({
+                "history": [
+                    {"epoch": e.number + 1, "loss": e.loss, **e.held_out} for e in history
+                ],
+                "artifact": str(save) if save else None,
+            })  # fmt: skip
+            return
+        _history(history)
+        if save is not None:
+            _out.print(f"artifact: {save} (run it: python {save}/model.py)", markup=False)
+            _out.print(f"IR of every pass: {dump_ir or save / 'ir'}; kernels: {save}/model.py "
+                       f"and {save}/kernels", markup=False)  # fmt: skip
+
+
+@app.command()
+def dump(
+    model: ModelArg,
+    stage: Annotated[
+        str, typer.Option(help="graph, backward, optimized, fused, schedule or kernels.")
+    ] = "graph",
+    function: Annotated[str, typer.Option(help="infer, evaluate or train_step.")] = "",
+    format_: Annotated[str, typer.Option("--format", help="text, json or dot.")] = "text",
+    target: Target = "numpy",
+    shape: Shapes = None,
+    range_: Ranges = None,
+    optimizer: OptimizerOption = "sgd:lr=0.01",
+    as_json: Json = False,
+) -> None:
+    """Print one stage of MODEL's compilation."""
+    with _errors(as_json):
+        from .ir.export import to_dot, to_json
+        from .program import STAGES, dump_text, stage_graph
+
+        if stage not in STAGES:
+            raise UsageError("unknown stage", got=stage, expected=", ".join(STAGES))
+        if format_ not in ("text", "json", "dot"):
+            raise UsageError("unknown format", got=format_, expected="text, json or dot")
+        wanted = function or _default_function(model, stage, shape, range_)
+        program = _compile(model, target, shape, range_, optimizer, [wanted], None, 0)
+        chosen = program.compiled.functions[wanted]
+        if format_ == "text" and not as_json:
+            sys.stdout.write(dump_text(chosen, stage))
+        elif stage in ("graph", "backward", "optimized"):
+            graph = stage_graph(chosen, stage)
+            sys.stdout.write(to_dot(graph) if format_ == "dot" else to_json(graph))
+            sys.stdout.write("\n")
+        elif format_ == "dot":
+            raise UsageError(f"stage {stage} has no dot form", expected="text or json")
+        else:
+            _print_json(program.explain(wanted)[wanted] | {"text": dump_text(chosen, stage)})
+
+
+@app.command()
+def check(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model, or 'bricks' for the catalogue.")
+    ],
+    tolerance: Annotated[float, typer.Option(help="Largest relative error.")] = 1e-6,
+    seed: int = 0,
+    as_json: Json = False,
+) -> None:
+    """Prove gradients against float64 central differences, brick by brick and whole."""
+    with _errors(as_json):
+        from .runtime.check import check_catalogue, check_model
+
+        with _progress(as_json) as progress:
+            task = progress.add_task("checking", total=None, loss=float("nan"))
+
+            def advance(done: int, total: int, what: str) -> None:
+                progress.update(task, completed=done, total=total, description=what[:40])
+
+            if model == "bricks":
+                rows = check_catalogue(tolerance, seed, advance)
+            else:
+                rows = check_model(_model(model, None, None), tolerance, seed, advance)
+        failed = [r for r in rows if not r.passed]
+        if as_json:
+            _print_json({"passed": not failed, "rows": [r.as_dict() for r in rows]})
+        else:
+            table = Table("what", "operand", "error", "")
+            for r in rows:
+                table.add_row(r.what, r.operand, f"{r.error:.1e}", "ok" if r.passed else "WRONG")
+            _out.print(table)
+            _out.print(f"{len(rows) - len(failed)} of {len(rows)} gradients agree", markup=False)
+        if failed:
+            raise typer.Exit(9)
+
+
+@app.command()
+def explain(
+    model: ModelArg,
+    function: Annotated[str, typer.Option(help="infer, evaluate or train_step.")] = "",
+    target: Target = "numpy",
+    shape: Shapes = None,
+    range_: Ranges = None,
+    optimizer: OptimizerOption = "sgd:lr=0.01",
+    edges: Annotated[bool, typer.Option(help="Also say for every edge why.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Kernels, bytes, FLOPs and peak memory of MODEL; what fused, and why the rest did not."""
+    with _errors(as_json):
+        wanted = function or _default_function(model, "kernels", shape, range_)
+        program = _compile(model, target, shape, range_, optimizer, [wanted], None, 0)
+        report = program.explain(wanted)[wanted]
+        if as_json:
+            _print_json(report)
+            return
+        table = Table("kernel", "kind", "bricks", "kB", "MFLOP")
+        for row in report["table"]:
+            table.add_row(row["kernel"], row["kind"], str(row["bricks"]),
+                          f"{row['bytes'] / 1e3:,.1f}", f"{row['flops'] / 1e6:,.2f}")  # fmt: skip
+        _out.print(table)
+        sizes = ", ".join(f"{n}={v}" for n, v in report["dims"].items())
+        _out.print(
+            f"{wanted} at {sizes or 'fixed sizes'}: {report['kernels_before_fusion']} kernels "
+            f"before fusion, {report['kernels']} after; "
+            f"{report['bytes_moved'] / 1e6:,.2f} MB moved, {report['flops'] / 1e6:,.1f} MFLOP; "
+            f"peak {report['peak_bytes']:,} bytes ({report['peak_formula']}), "
+            f"{100 * report['peak_bytes'] / max(1, report['intermediate_bytes']):.0f} % of the "
+            f"intermediates side by side", markup=False,
+        )  # fmt: skip
+        reasons: dict[str, int] = {}
+        for edge in report["edges"]:
+            key = "fused" if edge["fused"] else f"not fused: {_general(edge['reason'])}"
+            reasons[key] = reasons.get(key, 0) + 1
+        for reason, count in sorted(reasons.items(), key=lambda t: -t[1]):
+            _out.print(f"  {count:4} edges {reason}", markup=False)
+        if edges:
+            for edge in report["edges"]:
+                verdict = "fused" if edge["fused"] else "not fused"
+                _out.print(f"%{edge['from']} -> %{edge['to']}: {verdict}: {edge['reason']}",
+                           markup=False)  # fmt: skip
+
+
+@app.command()
+def targets(as_json: Json = False) -> None:
+    """What can be compiled for, and run, here."""
+    with _errors(as_json):
+        from .driver import BACKENDS
+
+        rows = [
+            {"target": name, "compiles": True, "runs": True, "with": f"NumPy {np.__version__}"}
+            for name in BACKENDS
+        ]
+        if as_json:
+            _print_json({"targets": rows, "machine": platform.machine()})
+            return
+        table = Table("target", "compiles here", "runs here", "with")
+        for row in rows:
+            table.add_row(str(row["target"]), "yes", "yes", str(row["with"]))
+        _out.print(table)
+
+
+@app.command()
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="Folder that `compile` wrote.")],
+    as_json: Json = False,
+) -> None:
+    """Check an artifact's hashes and run its golden vectors."""
+    with _errors(as_json):
+        from .runtime.artifact import verify as verify_artifact
+
+        errors = verify_artifact(artifact)
+        if as_json:
+            _print_json({"passed": True, "errors": errors})
+            return
+        for name, error in errors.items():
+            _out.print(f"{name}: relative error {error:.1e}", markup=False)
+        _out.print("all files and golden vectors agree", markup=False)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Compile neural networks and their whole training step ahead of time."""
+    if version:
+        _out.print(f"brickc {__version__}", markup=False)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise typer.Exit(2)
+
+
+# -- shared ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _errors(as_json: bool) -> Iterator[None]:
+    """brickc's errors as one line and an exit code; anything else is a bug and shows itself."""
+    try:
+        yield
+    except BrickcError as error:
+        if as_json:
+            _print_json(error.as_dict())
+        else:
+            _err.print(f"brickc: {type(error).__name__}: {error}", markup=False)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        _err.print("brickc: interrupted", markup=False)
+        raise typer.Exit(130) from None
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=str))
+    sys.stdout.write("\n")
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Progress]:
+    """A bar on terminals, nothing elsewhere."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+        TimeElapsedColumn(),
+    )
+    hidden = quiet or not _err.is_terminal
+    with Progress(*columns, console=_err, disable=hidden, transient=True) as progress:
+        yield progress
+
+
+def _model(spec: str, shapes: Sequence[str] | None, ranges: Sequence[str] | None) -> Model:
+    from .frontends.load import load_model
+    from .frontends.reshape import with_shapes
+
+    model = load_model(spec)
+    if shapes or ranges:
+        model = with_shapes(model, shapes or (), ranges or ())
+    return model
+
+
+def _compile(
+    spec: str,
+    target: str,
+    shapes: Sequence[str] | None,
+    ranges: Sequence[str] | None,
+    optimizer: str,
+    functions: Sequence[str] | None,
+    memory_limit: str | None,
+    seed: int,
+) -> Program:
+    from .compiler.optimizers import parse_optimizer
+    from .program import compile
+
+    return compile(
+        _model(spec, shapes, ranges),
+        target,
+        optimizer=parse_optimizer(optimizer),
+        functions=functions,
+        memory_limit=_bytes(memory_limit),
+        seed=seed,
+    )
+
+
+def _default_function(
+    spec: str, stage: str, shapes: Sequence[str] | None, ranges: Sequence[str] | None
+) -> str:
+    """The training step where there is one, since it holds everything."""
+    model = _model(spec, shapes, ranges)
+    return "train_step" if model.loss is not None else "infer"
+
+
+def _bytes(text: str | None) -> int | None:
+    if text is None:
+        return None
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in units else (text, "")
+    try:
+        value = int(float(number) * units.get(unit, 1))
+    except ValueError:
+        raise UsageError("not a number of bytes", got=text, expected="e.g. 1000000, 64M, 2G") from None
+    if value <= 0:
+        raise UsageError("a memory limit must be positive", got=text)
+    return value
+
+
+def _array(program: Executable, function: str, text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError("not an input", got=text, expected="NAME=@FILE.npy or NAME=JSON")
+    dtype = program.input_dtype(function, name)
+    if value.startswith("@"):
+        try:
+            array = np.load(value[1:], allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{value[1:]} cannot be read", got=error) from None
+        return name, array
+    try:
+        return name, np.asarray(json.loads(value), dtype)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"input {name!r} is no array", got=error) from None
+
+
+def _target_file(text: str) -> tuple[str, Path]:
+    name, equals, value = text.partition("=")
+    if not equals or not value.startswith("@"):
+        raise UsageError("not an output", got=text, expected="NAME=@FILE.npy")
+    return name, Path(value[1:])
+
+
+def _write_npy(path: Path, array: Any) -> None:
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    _write_text(path, buffer.getvalue())
+
+
+def _write_text(path: Path, data: bytes) -> None:
+    """Beside the file first, then over it."""
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be written", got=error.strerror) from None
+
+
+def _save_copy(program: Executable, source: Path, target: Path) -> None:
+    program.save_copy(source, target)
+
+
+def _dump_ir(program: Program, folder: Path) -> None:
+    from .ir.printer import print_graph
+    from .program import STAGES, dump_text
+
+    for name, function in program.compiled.functions.items():
+        for number, (stage, graph) in enumerate(function.stages.items()):
+            file = f"{name}.{number:02}.{stage.replace(' ', '_')}.txt"
+            _write_text(folder / file, print_graph(graph).encode())
+        for stage in STAGES[3:]:
+            _write_text(folder / f"{name}.{stage}.txt", dump_text(function, stage).encode())
+
+
+def _history(history: Sequence[Any]) -> None:
+    names = list(history[-1].held_out) if history else []
+    table = Table("epoch", "training loss", *(f"held-out {n}" for n in names))
+    for e in history:
+        table.add_row(str(e.number + 1), f"{e.loss:.4f}", *(f"{e.held_out[n]:.4f}" for n in names))
+    _out.print(table)
+
+
+def _general(reason: str) -> str:
+    """A reason without the numbers of nodes and bytes, to count alike ones."""
+    return " ".join("…" if any(c.isdigit() for c in w) else w for w in reason.split())
+
+
+def main() -> None:
+    """Entry point of the ``brickc`` command."""
+    app()

@@ -1,0 +1,231 @@
+"""``bc.compile`` and what it returns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .compiler.explain import explain, fusion_text, kernels_text, schedule_text
+from .compiler.optimizers import Optimizer
+from .driver import Compiled, Function, Observer, compile_model
+from .errors import UsageError
+from .frontends.model import Model
+from .ir.dims import evaluate, maximum, minimum
+from .ir.dtypes import DType
+from .ir.printer import print_graph
+from .runtime import artifact
+from .runtime.artifact import Golden
+from .runtime.executable import Executable
+
+__all__ = ["STAGES", "Program", "compile", "dump_text", "load"]
+
+Array = npt.NDArray[Any]
+
+#: what ``brickc dump --stage`` can show
+STAGES = ("graph", "backward", "optimized", "fused", "schedule", "kernels")
+
+#: the seed of the golden vectors' inputs
+GOLDEN_SEED = 20
+
+
+class Program(Executable):
+    """A compiled model: call it, inspect it, save it.
+
+    ``compiled`` holds every stage and decision of the compilation.
+    """
+
+    compiled: Compiled
+
+    @staticmethod
+    def of(compiled: Compiled, seed: int = 0) -> Program:
+        program = Program.from_sources(compiled.sources, seed)
+        program.compiled = compiled
+        if compiled.model.weights:
+            program.load_state_dict(compiled.model.weights, strict=False)
+        return program
+
+    def explain(self, function: str | None = None) -> dict[str, Any]:
+        """Kernels, bytes, FLOPs, peak memory, and why each edge was or was not fused."""
+        chosen = [function] if function else list(self.compiled.functions)
+        return {
+            name: explain(name, f.graph, f.fusion, f.program, f.plan)
+            for name, f in self.compiled.functions.items()
+            if name in chosen
+        }
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the artifact: a folder that runs where only Python and NumPy are.
+
+        The folder appears complete or not at all. Raises ArtifactError if it cannot be
+        written or holds something else.
+        """
+        compiled = self.compiled
+        texts: dict[str, str] = {}
+        for name, f in compiled.functions.items():
+            for number, (stage, graph) in enumerate(f.stages.items()):
+                texts[f"ir/{name}.{number:02}.{_file_name(stage)}.txt"] = print_graph(graph)
+            texts[f"kernels/{name}.fusion.txt"] = fusion_text(f.graph, f.fusion)
+            texts[f"kernels/{name}.schedule.txt"] = schedule_text(
+                f.program, f.plan, f.layouts, f.graph
+            )
+            texts[f"kernels/{name}.kernels.txt"] = kernels_text(f.program)
+        artifact.write(
+            Path(folder),
+            sources=compiled.sources,
+            texts=texts,
+            weights=self.state_dict(),
+            golden=self._golden(),
+            description=describe(compiled),
+        )
+
+    def _golden(self) -> Golden:
+        """Inputs of the smallest sizes, and what the functions make of them now.
+
+        The program's own weights are put back afterwards.
+        """
+        before = self.state_dict()
+        inputs: dict[str, dict[str, Array]] = {}
+        outputs: dict[str, dict[str, Array]] = {}
+        for name, f in self.compiled.functions.items():
+            sizes = {n: min(max(2, d.lo), d.hi) for n, d in f.program.dims.items()}
+            inputs[name] = example_inputs(f, sizes)
+            outputs[name] = self.call(name, inputs[name])
+            self.load_state_dict(before)
+        return Golden(inputs, outputs)
+
+
+def example_inputs(function: Function, sizes: Mapping[str, int]) -> dict[str, Array]:
+    """Reproducible inputs: normal floats, integers within their limits."""
+    rng = np.random.Generator(np.random.Philox(key=GOLDEN_SEED))
+    found: dict[str, Array] = {}
+    for name, access in function.program.inputs.items():
+        shape = tuple(evaluate(s, sizes) for s in access.shape)
+        dtype = access.dtype.numpy
+        if access.dtype.is_float:
+            found[name] = rng.standard_normal(shape).astype(dtype)
+        elif access.dtype is DType.BOOL:
+            found[name] = rng.random(shape) < 0.5
+        else:
+            limit = function.program.limits.get(name, 0) or 2
+            found[name] = rng.integers(0, limit, shape).astype(dtype)
+    return found
+
+
+def describe(compiled: Compiled) -> dict[str, Any]:
+    """What the manifest says about a compiled model."""
+    functions: dict[str, Any] = {}
+    for name, f in compiled.functions.items():
+        dims = {n: {"lo": d.lo, "hi": d.hi} for n, d in f.program.dims.items()}
+        functions[name] = {
+            "inputs": {
+                n: {"dtype": str(a.dtype), "shape": [_size(s) for s in a.shape], "role": "input"}
+                for n, a in f.program.inputs.items()
+            },
+            "outputs": {
+                n: {"dtype": str(a.dtype), "shape": [_size(s) for s in a.shape]}
+                for n, a in f.program.outputs.items()
+            },
+            "dims": dims,
+            "kernels": len(f.program.kernels),
+            "peak_bytes": {
+                "formula": str(f.plan.peak),
+                "least": minimum(f.plan.peak),
+                "most": maximum(f.plan.peak),
+            },
+        }
+    parameters = [x for x in compiled.leaves if x.role == "parameter"]
+    dtypes = {x.buffer.dtype for x in parameters} or {DType.F32}
+    from . import __version__
+
+    return {
+        "brickc": __version__,
+        "model": compiled.model.name,
+        "target": compiled.target,
+        "dtype": "f64" if dtypes == {DType.F64} else "f32",
+        "functions": functions,
+        "leaves": {
+            x.name: {
+                "role": x.role,
+                "dtype": str(x.buffer.dtype),
+                "shape": [_size(s) for s in x.buffer.shape],
+            }
+            for x in compiled.leaves
+        },
+        "memory_bytes": compiled.memory_bytes,
+        "parameters": sum(int(maximum(x.buffer.size)) for x in parameters),
+    }
+
+
+def _size(size: object) -> int | str:
+    return size if isinstance(size, int) else str(size)
+
+
+def _file_name(stage: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in stage)
+
+
+def compile(
+    model: Model,
+    target: str = "numpy",
+    *,
+    optimizer: Optimizer | None = None,
+    functions: Sequence[str] | None = None,
+    memory_limit: int | None = None,
+    seed: int = 0,
+    observer: Observer | None = None,
+) -> Program:
+    """Compile a model ahead of time.
+
+    ``functions`` names some of infer, evaluate and train_step (default: all that the model
+    has). ``optimizer`` is what train_step updates with (default: SGD(0.01)).
+    ``memory_limit`` (bytes) fails the compilation if an arena could exceed it. ``seed``
+    draws the first parameters. ``observer`` is called with (function, pass, graph).
+    Raises ShapeError, UnsupportedError, MemoryLimitError.
+    """
+    compiled = compile_model(
+        model,
+        target,
+        optimizer=optimizer,
+        functions=functions,
+        memory_limit=memory_limit,
+        observer=observer,
+    )
+    return Program.of(compiled, seed)
+
+
+def load(folder: str | os.PathLike[str]) -> Executable:
+    """A saved artifact as a program. Raises ArtifactError if it is corrupt."""
+    return artifact.load(folder)
+
+
+def stage_graph(function: Function, stage: str) -> Any:
+    """The graph of a stage that is a graph: graph, backward or optimized."""
+    wanted = {"graph": "graph", "backward": "join optimizer"}
+    if stage == "optimized":
+        return function.graph
+    key = wanted[stage]
+    if key not in function.stages:
+        raise UsageError(
+            f"{function.name} has no backward pass", hint="ask for train_step"
+        )
+    return function.stages[key]
+
+
+def dump_text(function: Function, stage: str) -> str:
+    """One stage of a function as text. Raises UsageError for an unknown stage."""
+    match stage:
+        case "graph" | "backward" | "optimized":
+            return print_graph(stage_graph(function, stage))
+        case "fused":
+            return fusion_text(function.graph, function.fusion)
+        case "schedule":
+            return schedule_text(function.program, function.plan, function.layouts, function.graph)
+        case "kernels":
+            return kernels_text(function.program)
+    raise UsageError("unknown stage", got=stage, expected=", ".join(STAGES))
+
