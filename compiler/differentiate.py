@@ -45,7 +45,8 @@ def differentiate(
     if root.type.rank != 0 or not root.type.dtype.is_float:
         raise ShapeError(
             f"the loss {loss!r} must be one floating-point number", where=str(root.origin),
-            got=root.type, expected="a scalar such as f32[]", hint="take the mean over the examples",
+            got=root.type, expected="a scalar such as f32[]",
+            hint="take the mean over the examples",
         )  # fmt: skip
     graph = expand(graph, only_without_vjp=True)
     sources = list(graph.parameters.values()) if wrt is None else list(wrt)
@@ -186,4 +187,3 @@ class _Backward:
         result.outputs = dict(self.graph.outputs)
         result.updates = dict(self.graph.updates)
         return result
-

@@ -167,7 +167,7 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fine = len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
+        fine = all(0 <= beta < 1 for beta in self.betas)
         _require(fine, "betas", self.betas, "two numbers, 0 <= beta < 1")
         _require(self.eps >= 0, "eps", self.eps, ">= 0")
 
@@ -394,4 +394,3 @@ def _number(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(text)
     return value
-

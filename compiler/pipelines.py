@@ -44,9 +44,7 @@ def inference_pipeline() -> Pipeline:
     )
 
 
-def training_pipeline(
-    loss: str, optimizer: Optimizer, *, runtime_lr: bool = True
-) -> Pipeline:
+def training_pipeline(loss: str, optimizer: Optimizer, *, runtime_lr: bool = True) -> Pipeline:
     """Forward, loss, backward and update as one graph: function ``train_step``."""
 
     def differentiate(graph: Graph) -> Graph:

@@ -10,7 +10,8 @@ from ..ir.brick import Brick, Input, Leaf, Parameter, State
 from ..ir.bricks.random import Dropout, RandomUniform
 from ..ir.graph import Graph
 from ..ir.origin import Origin
-from .trace import Scope, Tensor
+from .place import Scope
+from .trace import Tensor
 
 __all__ = ["build_graph"]
 

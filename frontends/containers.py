@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from ..errors import ShapeError, UsageError
 from ..ir.bricks.shape import concat
-from . import trace
+from . import place, trace
 from .layer import Layer
 from .trace import Tensor
 
@@ -31,11 +31,10 @@ class Concat(Layer):
     axis: int = 1
 
     def forward(self, tensors: Sequence[Tensor]) -> Tensor:
-        tensors = list(tensors) if isinstance(tensors, list | tuple) else [tensors]
-        if not tensors:
-            raise UsageError("nothing to join")
+        if not tensors or isinstance(tensors, Tensor):
+            raise UsageError("several tensors are joined", expected="a list of tensors")
         (axis,) = trace.axes_of(tensors[0], self.axis)
-        return trace.of(concat(tensors, axis))
+        return trace.call(concat, tensors, axis)
 
 
 class _Container(Layer):
@@ -82,11 +81,11 @@ class Parallel(_Container):
         super().__init__(*parts, name=name)
         if combine not in ("concat", "sum"):
             raise UsageError(
-                "unknown way to combine", where=str(trace.here()), got=combine,
+                "unknown way to combine", where=str(place.here()), got=combine,
                 expected="concat or sum",
             )  # fmt: skip
         if not parts:
-            raise UsageError("no layers to run in parallel", where=str(trace.here()))
+            raise UsageError("no layers to run in parallel", where=str(place.here()))
         self.combine = combine
         self.axis = axis
 
@@ -94,7 +93,7 @@ class Parallel(_Container):
         results = [self.run_within(part, x) for part in self.parts]
         if self.combine == "concat":
             (axis,) = trace.axes_of(results[0], self.axis)
-            return trace.of(concat(results, axis))
+            return trace.call(concat, results, axis)
         total = results[0]
         for result in results[1:]:
             total = total + _alike(result, total)
@@ -106,9 +105,7 @@ class Residual(_Container):
 
     kind: ClassVar[str] = "residual"
 
-    def __init__(
-        self, *parts: Part, shortcut: Part | None = None, name: str | None = None
-    ) -> None:
+    def __init__(self, *parts: Part, shortcut: Part | None = None, name: str | None = None) -> None:
         super().__init__(*parts, name=name)
         self.shortcut = shortcut
 

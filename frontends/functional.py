@@ -28,8 +28,7 @@ from ..ir.bricks import (
 )
 from ..ir.bricks import convolution as convolutions
 from ..ir.value import Value
-from . import trace
-from .containers import Concat
+from . import place, trace
 from .layers import Dropout, Elementwise
 from .trace import Tensor
 
@@ -40,9 +39,10 @@ __all__ = [
     "leaky_relu", "less", "less_equal", "linear", "log", "log1p", "log_softmax", "logical_and",
     "logical_not", "logical_or", "logistic", "matmul", "max_pool", "maximum", "mean_pool",
     "minimum", "mul", "neg", "not_equal", "one_hot", "pad", "pow", "power", "prelu",
-    "reciprocal", "reduce_max", "reduce_mean", "reduce_min", "reduce_sum", "relu", "reshape",
-    "sigmoid", "sign", "silu", "sin", "softmax", "softmax_loss", "softplus", "sqrt", "square",
-    "square_loss", "stop_gradient", "sub", "tanh", "transpose", "where",
+    "reciprocal", "reduce_max", "reduce_mean", "reduce_min", "reduce_sum", "relu", "relu6",
+    "reshape", "reverse", "sigmoid", "sign", "silu", "sin", "softmax", "softmax_loss",
+    "softplus", "sqrt", "square", "square_loss", "stop_gradient", "sub", "tanh", "transpose",
+    "upsample", "where",
 ]  # fmt: skip
 
 P = ParamSpec("P")
@@ -57,10 +57,10 @@ def _on_tensors(
     def call(x: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         if not isinstance(x, Tensor):
             raise UsageError(
-                f"{function.__name__} is applied to tensors", where=str(trace.here()),
+                f"{function.__name__} is applied to tensors", where=str(place.here()),
                 got=type(x).__name__, hint="make inputs with bc.input, arrays with bc.literal",
             )  # fmt: skip
-        return trace.of(function(x, *args, **kwargs))
+        return trace.call(function, x, *args, **kwargs)
 
     return call
 
@@ -72,7 +72,7 @@ sub = _on_tensors(arithmetic.sub)
 mul = _on_tensors(arithmetic.mul)
 div = _on_tensors(arithmetic.div)
 neg = _on_tensors(arithmetic.neg)
-pow = _on_tensors(arithmetic.pow)  # noqa: A001 - the names everyone knows
+pow = _on_tensors(arithmetic.pow)
 power = _on_tensors(arithmetic.power)
 exp = _on_tensors(arithmetic.exp)
 expm1 = _on_tensors(arithmetic.expm1)
@@ -81,7 +81,7 @@ log1p = _on_tensors(arithmetic.log1p)
 sqrt = _on_tensors(arithmetic.sqrt)
 square = _on_tensors(arithmetic.square)
 reciprocal = _on_tensors(arithmetic.reciprocal)
-abs = _on_tensors(arithmetic.abs)  # noqa: A001
+abs = _on_tensors(arithmetic.abs)
 sign = _on_tensors(arithmetic.sign)
 maximum = _on_tensors(arithmetic.maximum)
 minimum = _on_tensors(arithmetic.minimum)
@@ -108,6 +108,7 @@ tanh = _on_tensors(activation.tanh)
 logistic = _on_tensors(activation.logistic)
 sigmoid = logistic
 relu = _on_tensors(activation.relu)
+relu6 = _on_tensors(activation.relu6)
 leaky_relu = _on_tensors(activation.leaky_relu)
 prelu = _on_tensors(activation.prelu)
 elu = _on_tensors(activation.elu)
@@ -137,6 +138,8 @@ arg_max = _on_tensors(reduce.arg_max)
 arg_min = _on_tensors(reduce.arg_min)
 reshape = _on_tensors(shape.reshape)
 transpose = _on_tensors(shape.transpose)
+reverse = _on_tensors(shape.reverse)
+upsample = _on_tensors(shape.upsample)
 broadcast_to = _on_tensors(shape.broadcast_to)
 pad = _on_tensors(shape.pad)
 cast = _on_tensors(convert.cast)
@@ -153,7 +156,13 @@ accuracy = _on_tensors(loss.accuracy)
 
 def concat(tensors: Sequence[Tensor], axis: int = 1) -> Tensor:
     """The tensors joined along one axis."""
-    return Concat(axis)(tensors)
+    for each in tensors:
+        if not isinstance(each, Tensor):
+            raise UsageError(
+                "concat joins tensors", where=str(place.here()), got=type(each).__name__,
+                expected="a list of tensors",
+            )  # fmt: skip
+    return trace.call(shape.concat, tensors, axis)
 
 
 def dropout(x: Tensor, rate: float) -> Tensor:
@@ -163,7 +172,7 @@ def dropout(x: Tensor, rate: float) -> Tensor:
 
 def einsum(spec: str, a: Tensor, b: Tensor) -> Tensor:
     """A product of two tensors by letters, ``einsum("nk,ok->no", x, w)``."""
-    return trace.of(contract.contract(spec, a, b))
+    return trace.call(contract.contract, spec, a, b)
 
 
 def elementwise(function: Callable[..., sp.Basic] | sp.Basic, *operands: Tensor) -> Tensor:

@@ -19,10 +19,12 @@ from typing import Any, ClassVar
 from ..errors import BrickcError, DtypeError, ShapeError, UsageError
 from ..ir.dims import Size
 from ..ir.initializers import Initializer
-from . import trace
-from .trace import Scope, Tensor
+from . import place, trace
+from .place import Scope
+from .trace import Tensor
 
-__all__ = ["Init", "Layer", "Param", "expect_float", "expect_rank", "fixed_size", "per_axis"]
+__all__ = ["Init", "Layer", "Param", "channels_of", "expect_float", "expect_rank", "fixed_size",
+           "per_axis", "per_channel"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Layer:
     def __post_init__(self) -> None:
         if self.name is not None:
             trace.checked_name(self.name)
-        self._place = trace.here()
+        self._place = place.here()
         self._scope: Scope | None = None
         self._tensors: dict[str, Tensor] = {}
 
@@ -68,13 +70,13 @@ class Layer:
         if not hasattr(self, "_tensors"):
             raise UsageError(
                 f"{type(self).__name__}.__init__ must call super().__init__()",
-                where=str(trace.here()),
+                where=str(place.here()),
             )
         if self.transparent and self.name is None:
             return self._run(*inputs, **kwargs)
         if self._scope is None:
-            self._scope = Scope(self.kind, self.name, repr(self), trace.current_scope())
-        with trace.inside(self._scope):
+            self._scope = Scope(self.kind, self.name, repr(self), place.current_scope())
+        with place.inside(self._scope):
             return self._run(*inputs, **kwargs)
 
     def _run(self, *inputs: Any, **kwargs: Any) -> Tensor:
@@ -90,13 +92,13 @@ class Layer:
             if not isinstance(result, Tensor):
                 raise UsageError(f"{self!r} must return a tensor", got=type(result).__name__)
         except BrickcError as error:
-            raise error.at(str(trace.here())) from None
+            raise error.at(str(place.here())) from None
         return result
 
     def run_within(self, layer: Layer | Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """A part of this layer on ``x``; its tensors come from the line that made the part."""
         if isinstance(layer, Layer):
-            with trace.at(layer._place):
+            with place.at(layer._place):
                 return layer(x)
         if not callable(layer):
             raise UsageError(
@@ -190,8 +192,22 @@ def fixed_size(x: Tensor, axis: int, what: str) -> int:
 def per_axis(value: int | Sequence[int], rank: int, what: str, least: int) -> tuple[int, ...]:
     """One integer for each spatial axis, from one for all or a sequence."""
     given = (value,) * rank if isinstance(value, int) else tuple(value)
-    if len(given) != rank or any(not isinstance(v, int) or v < least for v in given):
+    if len(given) != rank or not all(v >= least for v in given):
         raise ShapeError(
             f"impossible {what}", got=value, expected=f"{rank} integer(s) of at least {least}"
         )
     return given
+
+
+def channels_of(x: Tensor) -> int:
+    """The size of axis 1. Raises ShapeError if there is none, or it is a Dim."""
+    if x.rank < 2:
+        raise ShapeError("an input with channels is needed", got=x.type, expected="[N, C, ...]")
+    return fixed_size(x, 1, "channels")
+
+
+def per_channel(layer: Layer, name: str, init: Init, x: Tensor) -> Tensor:
+    """A parameter [C], shaped so that it broadcasts along axis 1 of x."""
+    channels = channels_of(x)
+    made = layer.parameter(name, (channels,), init, x)
+    return made if x.rank == 2 else made.reshape(channels, *(1,) * (x.rank - 2))

@@ -11,17 +11,13 @@ Images are [N, C, H, W], as in Caffe and torch: axis 0 counts examples, axis 1 c
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import sympy as sp
-
-from ..errors import ShapeError, UnsupportedError, UsageError
-from ..ir import expression
+from ..errors import ShapeError, UsageError
 from ..ir.brick import Brick
-from ..ir.bricks import activation, arithmetic, elementwise, normalization, random
+from ..ir.bricks import normalization, random
 from ..ir.bricks.contract import linear
 from ..ir.bricks.convolution import Convolution, ConvolutionInputGrad
 from ..ir.bricks.indexing import gather
@@ -30,14 +26,39 @@ from ..ir.bricks.window import max_pool, mean_pool
 from ..ir.dims import Size
 from ..ir.initializers import constant, xavier
 from . import trace
-from .layer import Init, Layer, expect_float, expect_rank, fixed_size, per_axis
+from .activations import (
+    ELU,
+    GELU,
+    Elementwise,
+    LeakyReLU,
+    Logistic,
+    LogSoftmax,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+    Unary,
+)
+from .layer import (
+    Init,
+    Layer,
+    channels_of,
+    expect_float,
+    expect_rank,
+    fixed_size,
+    per_axis,
+    per_channel,
+)
 from .trace import Tensor
 
 __all__ = [
-    "ELU", "LRN", "BatchNorm", "Bias", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d",
-    "Dropout", "Elementwise", "Embedding", "Flatten", "GELU", "GlobalMeanPool", "Lambda",
-    "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "Logistic", "MaxPool", "MeanPool",
-    "PReLU", "ReLU", "Reshape", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh",
+    "ELU", "GELU", "LRN", "BatchNorm", "Bias", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d",
+    "Dropout", "Elementwise", "Embedding", "Flatten", "GlobalMeanPool", "Lambda", "LayerNorm",
+    "LeakyReLU", "Linear", "LogSoftmax", "Logistic", "MaxPool", "MeanPool", "PReLU", "ReLU",
+    "Reshape", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh",
 ]  # fmt: skip
 
 _ZERO = constant(0.0)
@@ -78,20 +99,7 @@ class Bias(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         expect_float(x)
-        return x + _per_channel(self, "bias", self.init, x)
-
-
-def _channels(x: Tensor) -> int:
-    if x.rank < 2:
-        raise ShapeError("an input with channels is needed", got=x.type, expected="[N, C, ...]")
-    return fixed_size(x, 1, "channels")
-
-
-def _per_channel(layer: Layer, name: str, init: Init, x: Tensor) -> Tensor:
-    """A parameter [C], shaped so that it broadcasts along axis 1 of x."""
-    channels = _channels(x)
-    made = layer.parameter(name, (channels,), init, x)
-    return made if x.rank == 2 else made.reshape(channels, *(1,) * (x.rank - 2))
+        return x + per_channel(self, "bias", self.init, x)
 
 
 @dataclass(eq=False, repr=False)
@@ -136,7 +144,7 @@ class _Convolution(Layer):
         weight = self.parameter("weight", shape, self.init, x, fan_in)
         pairs = tuple((p, p) for p in padding)
         y = x.apply(Convolution(stride, pairs, dilation, self.groups), x, weight)
-        return y + _per_channel(self, "bias", self.bias_init, y) if self.bias else y
+        return y + per_channel(self, "bias", self.bias_init, y) if self.bias else y
 
 
 class Conv1d(_Convolution):
@@ -192,7 +200,7 @@ class ConvTranspose2d(_Convolution):
         pairs = tuple((p, p) for p in padding)
         brick = ConvolutionInputGrad(stride, pairs, dilation, self.groups, sizes)
         y = x.apply(brick, x, weight)
-        return y + _per_channel(self, "bias", self.bias_init, y) if self.bias else y
+        return y + per_channel(self, "bias", self.bias_init, y) if self.bias else y
 
 
 def _product(sizes: Sequence[int]) -> int:
@@ -223,6 +231,13 @@ class Embedding(Layer):
 # ── pooling ──────────────────────────────────────────────────────────────────────────────
 
 
+def _spatial(x: Tensor) -> int:
+    """The number of spatial axes."""
+    if x.rank < 3:
+        raise ShapeError("an input with spatial axes is needed", got=x.type, expected="[N, C, *S]")
+    return x.rank - 2
+
+
 @dataclass(eq=False, repr=False)
 class _Pool(Layer):
     kind: ClassVar[str] = "pool"
@@ -234,9 +249,7 @@ class _Pool(Layer):
 
     def _sizes(self, x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         expect_float(x)
-        rank = x.rank - 2
-        if rank < 1:
-            raise ShapeError("an input with spatial axes is needed", got=x.type, expected="[N, C, *S]")
+        rank = _spatial(x)
         window = per_axis(self.window, rank, "window", 1)
         stride = window if self.stride is None else per_axis(self.stride, rank, "stride", 1)
         return window, stride, per_axis(self.padding, rank, "padding", 0)
@@ -276,199 +289,15 @@ class GlobalMeanPool(Layer):
     kind: ClassVar[str] = "pool"
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.rank < 3:
-            raise ShapeError("an input with spatial axes is needed", got=x.type, expected="[N, C, *S]")
+        _spatial(x)
         return trace.of(reduce_mean(x, tuple(range(2, x.rank)), False))
-
-
-# ── activations ──────────────────────────────────────────────────────────────────────────
-
-
-class _Unary(Layer):
-    """A brick on its one operand."""
-
-    def _brick(self, x: Tensor) -> Brick:
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        expect_float(x)
-        return x.apply(self._brick(x), x)
-
-
-class Tanh(_Unary):
-    """tanh(x)."""
-
-    kind: ClassVar[str] = "tanh"
-
-    def _brick(self, x: Tensor) -> Brick:
-        return activation.Tanh()
-
-
-class Logistic(_Unary):
-    """1/(1 + exp(-x)); ``Sigmoid`` is another name."""
-
-    kind: ClassVar[str] = "logistic"
-
-    def _brick(self, x: Tensor) -> Brick:
-        return activation.Logistic()
-
-
-Sigmoid = Logistic
-
-
-class ReLU(_Unary):
-    """max(x, 0); the derivative at 0 is 0."""
-
-    kind: ClassVar[str] = "relu"
-
-    def _brick(self, x: Tensor) -> Brick:
-        return activation.ReLU()
-
-
-@dataclass(eq=False, repr=False)
-class LeakyReLU(_Unary):
-    """x where positive, slope·x elsewhere."""
-
-    kind: ClassVar[str] = "relu"
-
-    slope: float = 0.01
-
-    def _brick(self, x: Tensor) -> Brick:
-        return activation.LeakyReLU(float(self.slope))
-
-
-@dataclass(eq=False, repr=False)
-class PReLU(Layer):
-    """x where positive, slope·x elsewhere, with a trained slope for every channel.
-
-    Source: He et al., Delving deep into rectifiers, 2015 (slopes start at 0.25)
-    """
-
-    kind: ClassVar[str] = "relu"
-
-    init: Init = constant(0.25)  # noqa: RUF009 - immutable
-
-    def forward(self, x: Tensor) -> Tensor:
-        expect_float(x)
-        return trace.of(activation.prelu(x, _per_channel(self, "slope", self.init, x)))
-
-
-@dataclass(eq=False, repr=False)
-class ELU(_Unary):
-    """x where positive, alpha·(exp(x) - 1) elsewhere."""
-
-    kind: ClassVar[str] = "elu"
-
-    alpha: float = 1.0
-
-    def _brick(self, x: Tensor) -> Brick:
-        return activation.ELU(float(self.alpha))
-
-
-@dataclass(eq=False, repr=False)
-class GELU(_Unary):
-    """x·Φ(x), or its approximation by tanh."""
-
-    kind: ClassVar[str] = "gelu"
-
-    approximate: bool = False
-
-    def _brick(self, x: Tensor) -> Brick:
-        return activation.GELU(self.approximate)
-
-
-class SiLU(_Unary):
-    """x·logistic(x)."""
-
-    kind: ClassVar[str] = "silu"
-
-    def _brick(self, x: Tensor) -> Brick:
-        return activation.SiLU()
-
-
-class Softplus(_Unary):
-    """log(1 + exp(x))."""
-
-    kind: ClassVar[str] = "softplus"
-
-    def _brick(self, x: Tensor) -> Brick:
-        return activation.Softplus()
-
-
-@dataclass(eq=False, repr=False)
-class Softmax(_Unary):
-    """exp(x) / sum exp(x) along ``axis``, the last unless given."""
-
-    kind: ClassVar[str] = "softmax"
-
-    axis: int = -1
-
-    def _brick(self, x: Tensor) -> Brick:
-        return normalization.Softmax(trace.axes_of(x, self.axis)[0])
-
-
-@dataclass(eq=False, repr=False)
-class LogSoftmax(_Unary):
-    """x - log sum exp(x) along ``axis``, the last unless given."""
-
-    kind: ClassVar[str] = "logsoftmax"
-
-    axis: int = -1
-
-    def _brick(self, x: Tensor) -> Brick:
-        return normalization.LogSoftmax(trace.axes_of(x, self.axis)[0])
-
-
-@dataclass(eq=False, repr=False)
-class Elementwise(Layer):
-    """Your own function on every element, as a SymPy expression.
-
-    Give a function of SymPy symbols, ``Elementwise(lambda x: x * sp.tanh(x))``, or an
-    expression in one symbol. Derivatives and kernels follow from it; kinks are written as
-    ``sp.Piecewise`` (``sp.Max`` and ``sp.Min`` are, too).
-    """
-
-    kind: ClassVar[str] = "elementwise"
-
-    expr: sp.Basic | Callable[..., sp.Basic]
-
-    def forward(self, *operands: Tensor) -> Tensor:
-        return operands[0].apply(elementwise.Map(self._expression(len(operands)), len(operands)),
-                                 *operands)  # fmt: skip
-
-    def _expression(self, count: int) -> sp.Basic:
-        symbols = [expression.operand(k) for k in range(count)]
-        if isinstance(self.expr, sp.Basic):
-            free = sorted(self.expr.free_symbols, key=str)
-            if len(free) > 1 or count != 1:
-                raise UsageError(
-                    "an expression in one symbol takes one operand",
-                    got=f"{len(free)} symbols, {count} operands",
-                    hint="for more, give a function: lambda a, b: a * b",
-                )
-            expr = self.expr.xreplace(dict(zip(free, symbols, strict=False)))
-        else:
-            wanted = len(inspect.signature(self.expr).parameters)
-            if wanted != count:
-                raise UsageError("another number of operands", got=count, expected=wanted)
-            expr = sp.sympify(self.expr(*symbols))
-        expr = expr.replace(lambda e: isinstance(e, sp.Max | sp.Min),
-                            lambda e: e.rewrite(sp.Piecewise))  # fmt: skip
-        strange = {type(f).__name__ for f in expr.atoms(sp.Function)
-                   if not isinstance(f, (sp.Piecewise, *expression.FUNCTIONS))}  # fmt: skip
-        if strange:
-            raise UnsupportedError(
-                "no such function on elements", got=", ".join(sorted(strange)),
-                expected=", ".join(sorted(f.__name__ for f in expression.FUNCTIONS)),
-            )  # fmt: skip
-        return expr
 
 
 # ── normalisation and noise ──────────────────────────────────────────────────────────────
 
 
 @dataclass(eq=False, repr=False)
-class LRN(_Unary):
+class LRN(Unary):
     """x / (k + alpha/size · sum of squares)^beta over ``size`` neighbouring channels.
 
     ``within``: over a square window of the same channel instead. Source: Krizhevsky et al.,
@@ -485,7 +314,8 @@ class LRN(_Unary):
 
     def _brick(self, x: Tensor) -> Brick:
         numbers = self.size, float(self.alpha), float(self.beta), float(self.k)
-        return normalization.LRNWithin(*numbers) if self.within else normalization.LRNAcross(*numbers)
+        kind = normalization.LRNWithin if self.within else normalization.LRNAcross
+        return kind(*numbers)
 
 
 @dataclass(eq=False, repr=False)
@@ -505,7 +335,7 @@ class BatchNorm(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         expect_float(x)
-        channels = (_channels(x),)
+        channels = (channels_of(x),)
         brick = normalization.BatchNorm(float(self.momentum), float(self.eps))
         return x.apply(
             brick,
@@ -537,9 +367,7 @@ class LayerNorm(Layer):
         shape = tuple(fixed_size(x, a, "features") for a in last)
         weight = self.parameter("weight", shape, _ONE, x)
         bias = self.parameter("bias", shape, _ZERO, x)
-        return trace.of(
-            normalization.layer_norm(x, weight, bias, tuple(last), float(self.eps))
-        )
+        return trace.of(normalization.layer_norm(x, weight, bias, tuple(last), float(self.eps)))
 
 
 @dataclass(eq=False, repr=False)

@@ -13,6 +13,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ..errors import BrickcError, ImportModelError, UsageError
@@ -71,7 +72,7 @@ def _ir_text(path: Path) -> Model:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ImportModelError("not IR text", where=path.name, got=str(error)) from None
-    return Model.from_graph(parse(text, CATALOGUE))
+    return Model.from_graph(parse(text, CATALOGUE, path.name))
 
 
 #: suffix -> the function that reads such a file
@@ -94,7 +95,7 @@ def _python(path: Path, name: str) -> Model:
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:
-        found = _guarded(path, lambda: spec.loader and spec.loader.exec_module(module))
+        _guarded(path, partial(spec.loader.exec_module, module))
         if not hasattr(module, name):
             models = [k for k, v in vars(module).items() if _may_be_model(v, module_name)]
             raise ImportModelError(

@@ -21,7 +21,7 @@ from ..ir.builder import Builder, GraphValue
 from ..ir.graph import Graph
 from ..ir.origin import Origin
 from ..ir.types import TensorType
-from . import trace
+from . import place, trace
 from .build import build_graph
 from .trace import RANDOM_COUNTER, Tensor
 
@@ -57,7 +57,7 @@ class Model:
         name: str = "model",
         weights: Mapping[str, npt.ArrayLike] | None = None,
     ) -> None:
-        origin = trace.here()
+        origin = place.here()
         named = {"output": outputs} if isinstance(outputs, Tensor) else dict(outputs)
         measured = dict(metrics or {})
         everything = dict(named)
@@ -81,18 +81,22 @@ class Model:
                     where=str(origin), got=f"{leaf!r} <- {value!r}",
                 )  # fmt: skip
         graph = build_graph(trace.checked_name(name), everything, changes)
-        self._set(graph, tuple(named), "loss" if loss is not None else None, tuple(measured))
-        self.weights = self._checked(weights)
+        role = "loss" if loss is not None else None
+        self._set(graph, tuple(named), role, tuple(measured), weights)
 
     def _set(
-        self, graph: Graph, outputs: tuple[str, ...], loss: str | None, metrics: tuple[str, ...]
+        self,
+        graph: Graph,
+        outputs: tuple[str, ...],
+        loss: str | None,
+        metrics: tuple[str, ...],
+        weights: Mapping[str, npt.ArrayLike] | None,
     ) -> None:
         self._graph = graph
         #: names of the outputs and metrics; the loss's name, or None
         self.outputs = outputs
         self.loss = loss
         self.metrics = metrics
-        self.weights: dict[str, Array] | None = None
         for key in (*([loss] if loss else []), *metrics):
             node = graph.node(graph.outputs[key])
             if node.type.rank != 0 or not node.type.dtype.is_float:
@@ -100,6 +104,8 @@ class Model:
                     f"{key} must be one floating-point number", where=str(node.origin),
                     got=node.type, hint="take the mean over the examples",
                 )  # fmt: skip
+        #: arrays by parameter or state name; None if everything starts by its ``init``
+        self.weights = self._checked(weights)
 
     @staticmethod
     def from_graph(graph: Graph, weights: Mapping[str, npt.ArrayLike] | None = None) -> Model:
@@ -113,8 +119,14 @@ class Model:
         types = {name: graph.node(graph.outputs[name]).type for name in rest}
         metrics = [n for n, t in types.items() if loss and t.rank == 0 and t.dtype.is_float]
         model = Model.__new__(Model)
-        model._set(graph, tuple(n for n in rest if n not in metrics), loss, tuple(metrics))
-        model.weights = model._checked(weights)
+        outputs = tuple(name for name in rest if name not in metrics)
+        model._set(graph, outputs, loss, tuple(metrics), weights)
+        return model
+
+    def rebuilt(self, graph: Graph) -> Model:
+        """The same model with another graph that has the same outputs: other sizes, say."""
+        model = Model.__new__(Model)
+        model._set(graph, self.outputs, self.loss, self.metrics, self.weights)
         return model
 
     # ── graphs ───────────────────────────────────────────────────────────────────────────

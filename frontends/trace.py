@@ -8,14 +8,9 @@ tensors into a graph.
 
 from __future__ import annotations
 
-import os.path
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from types import EllipsisType
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
@@ -24,95 +19,23 @@ from ..errors import BrickcError, DtypeError, ShapeError, UsageError
 from ..ir.brick import Brick, Input, Parameter, State, check_arity
 from ..ir.bricks import arithmetic, contract, convert, reduce, source
 from ..ir.bricks import shape as shapes
-from ..ir.dims import Dim, Size, exact_div, product
+from ..ir.dims import Dim, Size, product
 from ..ir.dtypes import DType
 from ..ir.initializers import Initializer
 from ..ir.initializers import constant as constant_init
 from ..ir.origin import Origin
 from ..ir.types import TensorType
 from ..ir.value import Value
+from .place import Scope, at, current_scope, here
 
 __all__ = ["BATCH", "RANDOM_COUNTER", "RANDOM_SEED", "Scope", "Tensor", "at", "here", "input",
-           "literal", "parameter", "resolve_shape", "state"]  # fmt: skip
+           "literal", "parameter", "state"]  # fmt: skip
 
 #: the batch size of the networks in the zoo, and a good first axis for yours
 BATCH = Dim("N", 1, 1024)
 
 Number = bool | int | float
-
-
-@dataclass(frozen=True, eq=False)
-class Scope:
-    """A layer as the trace sees it: what the nodes and parameters inside are named after.
-
-    Layers without a name of their own are numbered by ``Model``: ``kind`` is the stem
-    ("conv"), and ``label`` is what a message calls the layer until then ("Conv2d(6, 5)").
-    """
-
-    kind: str
-    name: str | None
-    label: str
-    parent: Scope | None
-
-    def __str__(self) -> str:
-        own = self.name or self.label
-        return f"{self.parent}.{own}" if self.parent else own
-
-
-#: the layer whose ``forward`` is running, and a place that stands in for the caller's line.
-#: They live for one call, are put back when it ends, and are apart in every thread.
-_SCOPE: ContextVar[Scope | None] = ContextVar("brickc layer", default=None)
-_PLACE: ContextVar[Origin | None] = ContextVar("brickc place", default=None)
-
-
-@contextmanager
-def at(place: Origin) -> Iterator[None]:
-    """Inside, tensors come from ``place`` instead of the line that calls.
-
-    For importers: ``with at(Origin("lenet.prototxt", 41, "sig1")): …``.
-    """
-    token = _PLACE.set(place)
-    try:
-        yield
-    finally:
-        _PLACE.reset(token)
-
-
-@contextmanager
-def inside(scope: Scope) -> Iterator[None]:
-    """Inside, tensors and parameters belong to that layer."""
-    token = _SCOPE.set(scope)
-    try:
-        yield
-    finally:
-        _SCOPE.reset(token)
-
-
-def current_scope() -> Scope | None:
-    """The layer whose ``forward`` is running."""
-    return _SCOPE.get()
-
-
-def here() -> Origin:
-    """The line that the user wrote: the first frame outside the package's machinery.
-
-    The zoo's networks are written as a user writes them, so their frames count. Files are
-    named without their folder: the same program gives the same bytes in any folder.
-    """
-    place = _PLACE.get()
-    if place is None:
-        package = __name__.rpartition(".frontends.")[0]
-        hidden = tuple(f"{package}.{part}." for part in ("ir", "compiler", "frontends"))
-        zoo = f"{package}.frontends.zoo."
-        frame = sys._getframe(1)
-        while frame.f_back is not None:
-            module = frame.f_globals.get("__name__", "") + "."
-            if module.startswith(zoo) or not module.startswith((*hidden, "contextlib.")):
-                break
-            frame = frame.f_back
-        place = Origin(os.path.basename(frame.f_code.co_filename), frame.f_lineno)
-    scope = _SCOPE.get()
-    return place if scope is None else replace(place, layer=str(scope))
+P = ParamSpec("P")
 
 
 class Tensor(Value):
@@ -138,7 +61,7 @@ class Tensor(Value):
         self._brick = brick
         self._operands = operands
         self._origin = origin
-        self._scope = _SCOPE.get()
+        self._scope = current_scope()
 
     @property
     def brick(self) -> Brick:
@@ -162,7 +85,7 @@ class Tensor(Value):
         """The layer that made it."""
         return self._scope
 
-    def apply(self, brick: Brick, *operands: Value) -> Tensor:  # type: ignore[override]
+    def apply(self, brick: Brick, *operands: Value) -> Tensor:
         """The brick on the operands. Errors name the user's line."""
         origin = here()
         tensors = []
@@ -221,7 +144,7 @@ class Tensor(Value):
     def __matmul__(self, other: Tensor) -> Tensor:
         if not isinstance(other, Tensor):
             return NotImplemented
-        return of(contract.matmul(self, other))
+        return call(contract.matmul, self, other)
 
     def __neg__(self) -> Tensor:
         return self.apply(arithmetic.Neg(), self)
@@ -234,11 +157,7 @@ class Tensor(Value):
 
     def reshape(self, *shape: Size) -> Tensor:
         """The same elements in another shape; one size may be -1."""
-        try:
-            sizes = resolve_shape(self, shape)
-        except BrickcError as error:
-            raise error.at(str(here())) from None
-        return of(shapes.reshape(self, sizes))
+        return call(shapes.reshape, self, shape)
 
     def flatten(self, start: int = 1) -> Tensor:
         """The axes from ``start`` on as one."""
@@ -248,23 +167,23 @@ class Tensor(Value):
     def transpose(self, *axes: int) -> Tensor:
         """The axes in that order; without arguments reversed."""
         order = tuple(a + self.rank if a < 0 else a for a in axes)
-        return of(shapes.transpose(self, order or tuple(reversed(range(self.rank)))))
+        return call(shapes.transpose, self, order or tuple(reversed(range(self.rank))))
 
     def sum(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
-        return of(reduce.reduce_sum(self, axes_of(self, axis), keepdims))
+        return call(reduce.reduce_sum, self, axes_of(self, axis), keepdims)
 
     def mean(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
-        return of(reduce.reduce_mean(self, axes_of(self, axis), keepdims))
+        return call(reduce.reduce_mean, self, axes_of(self, axis), keepdims)
 
     def max(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
-        return of(reduce.reduce_max(self, axes_of(self, axis), keepdims))
+        return call(reduce.reduce_max, self, axes_of(self, axis), keepdims)
 
     def min(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
-        return of(reduce.reduce_min(self, axes_of(self, axis), keepdims))
+        return call(reduce.reduce_min, self, axes_of(self, axis), keepdims)
 
     def astype(self, dtype: str | DType) -> Tensor:
         """The elements converted to ``dtype``."""
-        return of(convert.cast(self, _dtype(dtype)))
+        return call(convert.cast, self, _dtype(dtype))
 
 
 def of(value: Value) -> Tensor:
@@ -273,12 +192,18 @@ def of(value: Value) -> Tensor:
     return value
 
 
+def call(function: Callable[P, Value], *args: P.args, **kwargs: P.kwargs) -> Tensor:
+    """The function on tensors; errors that it raises itself name the user's line, too."""
+    try:
+        return of(function(*args, **kwargs))
+    except BrickcError as error:
+        raise error.at(str(here())) from None
+
+
 # ── leaves ───────────────────────────────────────────────────────────────────────────────
 
 
-def input(  # noqa: A001 - the word everyone knows
-    name: str, shape: Sequence[Size], dtype: str | DType = "f32", limit: int = 0
-) -> Tensor:
+def input(name: str, shape: Sequence[Size], dtype: str | DType = "f32", limit: int = 0) -> Tensor:
     """A named input of the network: a batch of images, of labels.
 
     ``limit`` bounds integers that index something: labels of ten classes have limit 10, and
@@ -304,9 +229,7 @@ def parameter(
     origin = here()
     type = _fixed(name, _type(shape, dtype, origin), origin)
     first = init or constant_init(0.0)
-    return Tensor(
-        Parameter(_name(name, origin), type, first, lr_scale, decay_scale), (), origin
-    )
+    return Tensor(Parameter(_name(name, origin), type, first, lr_scale, decay_scale), (), origin)
 
 
 def state(
@@ -345,13 +268,13 @@ RANDOM_COUNTER = Tensor(
 )
 
 
-def _name(name: str, origin: Origin) -> str:
+def _name(name: object, origin: Origin) -> str:
     """Names are data: printed in IR text and comments, stored as keys of weight files."""
     fine = isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable()
-    if not fine or any(c.isspace() or c in "\"'\\#" for c in name):
+    if not isinstance(name, str) or not fine or name != name.strip() or set(name) & set("\"'\\"):
         raise UsageError(
             "not a name", where=str(origin), got=repr(name)[:80],
-            expected="1 to 200 printable characters without spaces, quotes, # or \\",
+            expected="1 to 200 printable characters without quotes and \\, no space at the ends",
         )  # fmt: skip
     return name
 
@@ -400,8 +323,8 @@ def lift(other: object, like: Tensor) -> Tensor | None:
         return None
     if isinstance(other, float) and not like.dtype.is_float:
         raise DtypeError(
-            "a fraction meets a tensor of integers", where=str(here()), got=f"{other}, {like.dtype}",
-            hint='convert the tensor first: x.astype("f32")',
+            "a fraction meets a tensor of integers", where=str(here()),
+            got=f"{other}, {like.dtype}", hint='convert the tensor first: x.astype("f32")',
         )  # fmt: skip
     return of(source.constant(like, other, like.dtype))
 
@@ -411,7 +334,7 @@ def _binary(brick: Brick, left: object, right: object) -> Tensor:
     assert isinstance(like, Tensor)
     a, b = lift(left, like), lift(right, like)
     if a is None or b is None:
-        return NotImplemented
+        return NotImplemented  # type: ignore[no-any-return]
     return like.apply(brick, a, b)
 
 
@@ -426,21 +349,6 @@ def axes_of(x: Tensor, axis: int | Sequence[int] | None) -> tuple[int, ...]:
             "no such axes", where=str(here()), got=list(given), expected=f"axes of {x.type}"
         )
     return tuple(axes)
-
-
-def resolve_shape(x: Tensor, shape: Sequence[Size]) -> tuple[Size, ...]:
-    """The shape with -1 replaced by what is left of x's elements."""
-    unknown = [axis for axis, size in enumerate(shape) if size == -1]
-    if not unknown:
-        return tuple(shape)
-    known = product(s for s in shape if s != -1)
-    left = exact_div(x.type.size, known) if len(unknown) == 1 and known != 0 else None
-    if left is None:
-        raise ShapeError(
-            "cannot reshape", got=f"{x.type} to {list(shape)}",
-            expected="sizes whose product divides the number of elements, and one -1 at most",
-        )  # fmt: skip
-    return tuple(left if size == -1 else size for size in shape)
 
 
 def _index(x: Tensor, index: Any) -> Tensor:
@@ -480,5 +388,5 @@ def _index(x: Tensor, index: Any) -> Tensor:
         step.append(bounds[2])
         if isinstance(i, slice):
             kept.append(axis)
-    cut = of(shapes.slice_(x, tuple(start), tuple(stop), tuple(step)))
+    cut = call(shapes.slice_, x, start, stop, step)
     return cut if len(kept) == x.rank else cut.reshape(*(cut.shape[a] for a in kept))

@@ -147,7 +147,7 @@ def _item(hint: Any, k: int) -> Any:
 
 def _decode(plain: Plain, hint: Any, dims: Mapping[str, Dim]) -> Any:
     choices = _choices(hint)
-    if plain is None or plain == "none" and isinstance(plain, Word):
+    if plain is None or (isinstance(plain, Word) and plain == "none"):
         if type(None) in choices:
             return None
         raise _unexpected(plain, hint)

@@ -1,24 +1,29 @@
 """The scalar expressions of elementwise bricks: their functions, text form and evaluation.
 
 Operands are the real symbols ``x0``, ``x1``, …; the result, where a derivative is stated
-through it, is ``y``. Only the functions listed in FUNCTIONS may occur.
+through it, is ``y``. Only the functions listed in FUNCTIONS may occur, and functions about
+which nothing is known (``sp.Function("f1")``), which can be differentiated but not evaluated.
+
+Evaluation keeps digits where the written form would lose them, exactly as the kernels do:
+log(1 + u) and exp(u) - 1 are log1p and expm1, a quotient divides once, and a Piecewise that
+picks the larger or smaller of its two branches is a maximum or minimum, so that NaN stays NaN.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import sympy as sp
-from sympy.core.function import UndefinedFunction
 
 from ..errors import UnsupportedError
 
-__all__ = ["Y", "evaluate", "logistic", "operand", "softplus"]
+__all__ = ["Y", "evaluate", "expm1", "extremum", "log1p", "logistic", "number", "operand",
+           "softplus"]  # fmt: skip
 
 Array = npt.NDArray[Any]
 
@@ -26,10 +31,22 @@ Array = npt.NDArray[Any]
 Y: sp.Symbol = sp.Symbol("y", real=True)
 
 
-@lru_cache(maxsize=None)
+@cache
 def operand(k: int) -> sp.Symbol:
     """The symbol of operand ``k``."""
     return sp.Symbol(f"x{k}", real=True)
+
+
+def number(value: float) -> sp.Expr:
+    """A float as an exact SymPy number.
+
+    Whole numbers and quarters become rationals, by which SymPy simplifies: x^2.0 would not
+    be a product, nor x^0.5 a square root. Everything else keeps its 53 bits.
+    """
+    value = float(value)
+    if math.isfinite(value) and (4 * value).is_integer() and abs(value) < 2**51:
+        return sp.Rational(int(4 * value), 4)
+    return sp.Float(value, precision=53)
 
 
 class logistic(sp.Function):  # type: ignore[misc]  # noqa: N801 - a mathematical function's name
@@ -41,6 +58,9 @@ class logistic(sp.Function):  # type: ignore[misc]  # noqa: N801 - a mathematica
     def fdiff(self, argindex: int = 1) -> sp.Expr:
         return self * (1 - self)
 
+    def _eval_evalf(self, prec: int) -> sp.Expr:
+        return (1 / (1 + sp.exp(-self.args[0])))._eval_evalf(prec)
+
 
 class softplus(sp.Function):  # type: ignore[misc]  # noqa: N801
     """log(1 + exp(x)), computed as max(x, 0) + log1p(exp(-|x|))."""
@@ -50,6 +70,34 @@ class softplus(sp.Function):  # type: ignore[misc]  # noqa: N801
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
         return logistic(self.args[0])
+
+    def _eval_evalf(self, prec: int) -> sp.Expr:
+        return sp.log(1 + sp.exp(self.args[0]))._eval_evalf(prec)
+
+
+class log1p(sp.Function):  # type: ignore[misc]  # noqa: N801
+    """log(1 + x), exact near 0."""
+
+    nargs = 1
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return 1 / (1 + self.args[0])
+
+    def _eval_evalf(self, prec: int) -> sp.Expr:
+        return sp.log(1 + self.args[0])._eval_evalf(prec)
+
+
+class expm1(sp.Function):  # type: ignore[misc]  # noqa: N801
+    """exp(x) - 1, exact near 0."""
+
+    nargs = 1
+    is_real = True
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return sp.exp(self.args[0])
+
+    def _eval_evalf(self, prec: int) -> sp.Expr:
+        return (sp.exp(self.args[0]) - 1)._eval_evalf(prec)
 
 
 def _logistic(x: Array) -> Array:
@@ -79,6 +127,8 @@ FUNCTIONS: dict[type[sp.Basic], Any] = {
     sp.ceiling: np.ceil,
     logistic: _logistic,
     softplus: _softplus,
+    log1p: np.log1p,
+    expm1: np.expm1,
 }
 
 #: comparisons and connectives; their results are booleans
@@ -95,72 +145,136 @@ RELATIONS: dict[type[sp.Basic], Any] = {
 }
 
 
+def extremum(e: sp.Basic) -> tuple[str, sp.Expr, sp.Expr] | None:
+    """("max" or "min", a, b) for a Piecewise that picks a or b by comparing them."""
+    if not isinstance(e, sp.Piecewise) or len(e.args) != 2 or e.args[1][1] != sp.true:
+        return None
+    (then, condition), (other, _) = e.args
+    ordered = sp.StrictGreaterThan | sp.GreaterThan | sp.StrictLessThan | sp.LessThan
+    if not isinstance(condition, ordered):
+        return None
+    if (then, other) == (condition.gts, condition.lts):
+        return "max", then, other
+    if (then, other) == (condition.lts, condition.gts):
+        return "min", then, other
+    return None
+
+
 def evaluate(expr: sp.Basic, operands: Sequence[Array], dtype: np.dtype[Any]) -> Array:
-    """The expression on arrays, node by node; numbers take ``dtype``."""
-    memo: dict[sp.Basic, Array] = {}
+    """The expression on arrays, node by node; numbers take ``dtype``, and so do conditions
+    where numbers are meant.
 
-    def visit(e: sp.Basic) -> Array:
-        if e not in memo:
-            memo[e] = compute(e)
-        return memo[e]
+    Raises UnsupportedError for what is not in FUNCTIONS, and for a Piecewise that does not say
+    what holds otherwise.
+    """
+    with np.errstate(all="ignore"):  # both branches of a Piecewise are computed
+        return _Evaluation(operands, dtype).visit(expr)
 
-    def compute(e: sp.Basic) -> Array:
+
+class _Evaluation:
+    def __init__(self, operands: Sequence[Array], dtype: np.dtype[Any]) -> None:
+        self.operands = operands
+        self.dtype = dtype
+        self.memo: dict[sp.Basic, Array] = {}
+
+    def visit(self, e: sp.Basic) -> Array:
+        if e not in self.memo:
+            self.memo[e] = self.compute(e)
+        return self.memo[e]
+
+    def numeric(self, e: sp.Basic) -> Array:
+        value = self.visit(e)
+        return value.astype(self.dtype) if value.dtype.kind == "b" else value
+
+    def compute(self, e: sp.Basic) -> Array:
         if isinstance(e, sp.Symbol):
-            return operands[int(e.name[1:])]
+            return np.asarray(self.operands[int(e.name[1:])])
         if e in (sp.true, sp.false):
             return np.asarray(bool(e))
         if isinstance(e, sp.Number | sp.NumberSymbol):
-            return np.asarray(_number(e, dtype))
-        args = [visit(a) for a in e.args] if not isinstance(e, sp.Piecewise) else []
+            return np.asarray(_number(e, self.dtype))
         match e:
             case sp.Add():
-                return _fold(np.add, args)
-            case sp.Mul():
-                # a divisor is a power with a negative exponent: divide, as one would write it
-                return _fold(np.multiply, args)
-            case sp.Pow():
-                return _power(args[0], e.exp, args[1])
+                return self.sum(e)
+            case sp.Mul() | sp.Pow():
+                return self.product(e)
             case sp.Piecewise():
-                result = None
-                for value, condition in reversed(e.args):
-                    branch = visit(value)
-                    if result is None:
-                        result = branch
-                    else:
-                        result = np.where(visit(condition), branch, result)
-                assert result is not None
-                return result
-            case sp.And() | sp.Or():
-                return _fold(RELATIONS[type(e)], args)
-        function = FUNCTIONS.get(type(e)) or RELATIONS.get(type(e))
-        if function is None or isinstance(type(e), UndefinedFunction):
-            raise UnsupportedError(
-                "an expression uses a function that brickc cannot evaluate",
-                got=str(type(e).__name__),
-                expected=", ".join(sorted(f.__name__ for f in FUNCTIONS)),
-            )
-        return np.asarray(function(*args))
+                return self.piecewise(e)
+            case sp.log() if isinstance(e.args[0], sp.Add) and sp.S.One in e.args[0].args:
+                rest = [a for a in e.args[0].args if a != 1]
+                return np.asarray(np.log1p(self.fold(np.add, rest)))
+        if isinstance(e, sp.Not):
+            return np.asarray(np.logical_not(self.visit(e.args[0])))
+        if type(e) in RELATIONS:
+            return _fold(RELATIONS[type(e)], [self.visit(a) for a in e.args])
+        if type(e) in FUNCTIONS:
+            return np.asarray(FUNCTIONS[type(e)](self.numeric(e.args[0])))
+        raise UnsupportedError(
+            "an expression uses a function that brickc cannot evaluate",
+            got=str(type(e).__name__),
+            expected=", ".join(sorted(f.__name__ for f in FUNCTIONS)),
+        )
 
-    with np.errstate(all="ignore"):  # both branches of a Piecewise are computed
-        return visit(expr)
+    def fold(self, function: Any, args: Sequence[sp.Basic]) -> Array:
+        return _fold(function, [self.numeric(a) for a in args])
+
+    def sum(self, e: sp.Add) -> Array:
+        if len(e.args) == 2 and sp.S.NegativeOne in e.args:
+            (other,) = (a for a in e.args if a != -1)
+            if isinstance(other, sp.exp):
+                return np.asarray(np.expm1(self.numeric(other.args[0])))
+        return self.fold(np.add, e.args)
+
+    def product(self, e: sp.Expr) -> Array:
+        """A divisor is a power with a negative exponent: divide, as one would write it."""
+        over: list[Array] = []
+        under: list[Array] = []
+        for a in sp.Mul.make_args(e):
+            if isinstance(a, sp.Pow) and a.exp.is_Number and a.exp.is_negative:
+                under.append(self.power(a.base, -a.exp))
+            else:
+                over.append(self.power(*a.args) if isinstance(a, sp.Pow) else self.numeric(a))
+        value = _fold(np.multiply, over) if over else np.asarray(_number(sp.S.One, self.dtype))
+        if not under:
+            return value
+        divisor = _fold(np.multiply, under)
+        if np.result_type(value, divisor).kind == "f":
+            return np.asarray(value / divisor)
+        # integers are cut towards zero, as C does
+        return np.asarray((value - np.fmod(value, divisor)) // divisor)
+
+    def power(self, base: sp.Expr, exponent: sp.Expr) -> Array:
+        x = self.numeric(base)
+        if exponent == 1:
+            return x
+        if exponent == sp.S.Half:
+            return np.asarray(np.sqrt(x))
+        if exponent.is_Integer and exponent >= 0:
+            return np.asarray(np.power(x, int(exponent)))
+        return np.asarray(np.power(x, self.numeric(exponent)))
+
+    def piecewise(self, e: sp.Piecewise) -> Array:
+        found = extremum(e)
+        if found is not None:
+            kind, *branches = found
+            return self.fold(np.maximum if kind == "max" else np.minimum, branches)
+        *pairs, (otherwise, last) = e.args
+        if last != sp.true:
+            raise UnsupportedError(
+                "a Piecewise does not say what holds otherwise", got=str(e),
+                hint="end it with (value, True)",
+            )  # fmt: skip
+        result = self.visit(otherwise)
+        for value, condition in reversed(pairs):
+            result = np.where(self.visit(condition), self.visit(value), result)
+        return result
 
 
 def _fold(function: Any, args: Sequence[Array]) -> Array:
     total = args[0]
     for a in args[1:]:
-        total = function(total, a)
+        total = np.asarray(function(total, a))
     return total
-
-
-def _power(base: Array, exponent: sp.Expr, value: Array) -> Array:
-    if exponent == sp.Rational(1, 2):
-        return np.sqrt(base)
-    if exponent == sp.Rational(-1, 2):
-        return 1 / np.sqrt(base)
-    if exponent.is_Integer:
-        n = int(exponent)
-        return np.power(base, n) if n >= 0 else 1 / np.power(base, -n)
-    return np.power(base, value)
 
 
 def _number(e: sp.Expr, dtype: np.dtype[Any]) -> Any:

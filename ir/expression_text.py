@@ -26,7 +26,7 @@ from .expression import FUNCTIONS, Y, operand
 __all__ = ["parse_expression", "print_expression"]
 
 _LONGEST = 1_000_000
-_DEEPEST = 120
+_DEEPEST = 64
 #: bits that numbers may grow to when somebody simplifies the expression
 _HEAVIEST = 2**24
 
@@ -62,8 +62,19 @@ _OR, _AND, _NOT, _COMPARE, _SUM, _PRODUCT, _POWER, _ATOM = range(8)
 
 def print_expression(expr: sp.Basic) -> str:
     """The text of an expression. Raises UnsupportedError for what has no text form."""
-    memo: dict[sp.Basic, tuple[str, int]] = {}
-    return _print(expr, memo)[0]
+    try:
+        text, _ = _print(expr, {})
+    except RecursionError:
+        raise UnsupportedError("an expression is nested too deeply for its text form") from None
+    depth = deepest = 0
+    for sign in text:
+        depth += (sign == "(") - (sign == ")")
+        deepest = max(deepest, depth)
+    if deepest >= _DEEPEST:
+        raise UnsupportedError(
+            "an expression is nested too deeply for its text form", got=deepest, expected=_DEEPEST
+        )
+    return text
 
 
 def _print(e: sp.Basic, memo: dict[sp.Basic, tuple[str, int]]) -> tuple[str, int]:
@@ -71,6 +82,8 @@ def _print(e: sp.Basic, memo: dict[sp.Basic, tuple[str, int]]) -> tuple[str, int
     found = memo.get(e)
     if found is None:
         found = memo[e] = _print_new(e, lambda part, least: _at_least(part, least, memo))
+        if len(found[0]) > _LONGEST:
+            raise UnsupportedError("an expression is too long for its text form")
     return found
 
 
@@ -139,7 +152,7 @@ def _print_number(e: sp.Number) -> tuple[str, int]:
         text = str(e)
     if text.startswith("-"):
         return text, _SUM
-    return text, _ATOM
+    return text, _POWER if "/" in text else _ATOM
 
 
 def _print_sum(args: tuple[sp.Basic, ...], at: Callable[[sp.Basic, int], str]) -> str:
@@ -160,7 +173,8 @@ def _print_product(
 ) -> tuple[str, int]:
     first, *rest = args
     sign = ""
-    if _negative(first) and not isinstance(rest[0], sp.Number):
+    nested = len(rest) == 1 and isinstance(rest[0], sp.Mul)
+    if _negative(first) and not isinstance(rest[0], sp.Number) and not nested:
         # -3*x is Mul(-3, x) and -x is Mul(-1, x); the parser folds the sign in
         sign = "-"
         if first is sp.S.NegativeOne:
@@ -239,7 +253,7 @@ def parse_expression(text: str) -> sp.Basic:
 
 
 class _Parser:
-    """Precedence climbing over the tokens; two Python frames a level of nesting."""
+    """Precedence climbing over the tokens."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -374,6 +388,8 @@ class _Parser:
         return args[0] if len(args) == 1 else self.build(sp.Mul, *args)
 
     def reciprocal(self, e: sp.Basic) -> sp.Basic:
+        if isinstance(e, sp.Rational) and e != 0:
+            return 1 / e
         if isinstance(e, sp.Pow) and isinstance(e.exp, sp.Integer) and e.exp > 0:
             return self.build(sp.Pow, e.base, -e.exp)
         return self.build(sp.Pow, e, sp.S.NegativeOne)
@@ -414,6 +430,8 @@ class _Parser:
         if len(token) > 800:
             raise self.mistake("at most 800 digits")
         if kind == "float":
+            if float(token) == float("inf"):
+                raise self.mistake("a number that a float can hold")
             number: sp.Basic = sp.Float(float(token))
         elif kind == "integer":
             number = sp.Integer(int(token))

@@ -61,7 +61,7 @@ def interpret(
     shapes = {_name(graph.node(i)): a.shape for i, a in values.items()}
     dims = bind_dims(types, shapes)
     # values are dropped after their last use: a whole network's would not fit in memory
-    uses = {id: 0 for id in live}
+    uses = dict.fromkeys(live, 0)
     for id in live:
         for operand in graph.node(id).operands:
             uses[operand] += 1

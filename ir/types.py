@@ -103,7 +103,7 @@ def bind_dims(
         if evaluate(size, found) != got:
             raise ShapeError(
                 f"{name!r} does not fit its type", where=f"axis {axis}", got=got,
-                expected=f"{size}" if isinstance(size, int) else f"{size} = {evaluate(size, found)}",
+                expected=size if isinstance(size, int) else f"{size} = {evaluate(size, found)}",
             )  # fmt: skip
     return dict(sorted(found.items()))
 

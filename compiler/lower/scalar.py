@@ -96,6 +96,8 @@ class _Lowering:
     def _compute(self, e: sp.Basic) -> int:
         if e in (sp.true, sp.false):
             return self.b.const(bool(e), DType.BOOL)
+        if isinstance(e, sp.Expr) and e.is_number and not e.has(sp.Function):
+            return self._number(e)  # sqrt(pi), say
         for kind, rule in self.cases:
             if isinstance(e, kind):
                 return rule(e)

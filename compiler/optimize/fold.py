@@ -15,6 +15,7 @@ import sympy as sp
 from sympy.logic.boolalg import Boolean
 
 from ...ir.brick import View
+from ...ir.bricks.arithmetic import number
 from ...ir.bricks.convert import Cast
 from ...ir.bricks.elementwise import Elementwise, Map
 from ...ir.bricks.reduce import ReduceMax, ReduceMin, ReduceSum
@@ -102,9 +103,7 @@ def _literal(builder: Builder, node: Node, brick: Literal) -> GraphValue | None:
 # ── elementwise ──────────────────────────────────────────────────────────────────────────
 
 
-def _elementwise(
-    builder: Builder, node: Node, operands: Sequence[GraphValue]
-) -> GraphValue | None:
+def _elementwise(builder: Builder, node: Node, operands: Sequence[GraphValue]) -> GraphValue | None:
     brick = node.brick
     assert isinstance(brick, Elementwise)
     constants = {k: c for k, o in enumerate(operands) if (c := uniform(o)) is not None}
@@ -124,9 +123,9 @@ def _elementwise(
     for k, identity in enumerate(ids):
         first = ids.index(identity)
         if k in constants:
-            number = _number(constants[k])
-            if number is not None:
-                known.append((k, number))
+            literal = _number(constants[k])
+            if literal is not None:
+                known.append((k, literal))
         elif first < k:
             known.append((k, operand(first)))
     result = _absorbed(brick.expression(), len(operands), tuple(known))
@@ -180,14 +179,8 @@ def _known(builder: Builder, node: Node, expr: sp.Basic) -> GraphValue | None:
 
 
 def _number(constant: Constant) -> sp.Basic | None:
-    """The constant as an exact literal: an Integer where it is one, so that x·1 is x."""
-    value = constant.value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return None
-        if not value.is_integer() or abs(value) > 2**53:
-            return sp.Float(value)
-    return sp.Integer(int(value))
+    """The constant as an exact literal; None for infinities and NaN."""
+    return number(constant.value) if math.isfinite(constant.value) else None
 
 
 @lru_cache(maxsize=8192)
@@ -195,7 +188,7 @@ def _absorbed(
     expr: sp.Basic, count: int, known: tuple[tuple[int, sp.Basic], ...]
 ) -> tuple[sp.Basic, tuple[int, ...]] | None:
     """The expression over the operands that are left, and which they are; None if unchanged."""
-    result = expr.xreplace({operand(k): number for k, number in known})
+    result = expr.xreplace({operand(k): value for k, value in known})
     if result.has(*_NO_NUMBERS):
         return None
     free = result.free_symbols

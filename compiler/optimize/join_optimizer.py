@@ -10,7 +10,7 @@ from ...ir.brick import Parameter, State
 from ...ir.bricks.arithmetic import add, div, minimum, mul, sqrt, square
 from ...ir.bricks.convert import cast
 from ...ir.bricks.reduce import reduce_sum
-from ...ir.bricks.source import constant as constant_value
+from ...ir.bricks.source import Constant
 from ...ir.builder import Builder, GraphValue, rewrite
 from ...ir.dtypes import DType
 from ...ir.graph import Graph
@@ -116,13 +116,11 @@ class _Join:
             self._update(t, prepared[t.compute], clip)
 
     def _hyper(self, dtype: DType, runtime_lr: bool) -> dict[str, Value]:
-        place: Value
         if runtime_lr:
-            place = self._state(LEARNING_RATE, TensorType(dtype), constant(self.optimizer.lr))
+            rate = self._state(LEARNING_RATE, TensorType(dtype), constant(self.optimizer.lr))
         else:
-            some = self.builder.value(self.graph.nodes()[0].id)
-            place = constant_value(some, self.optimizer.lr, dtype)
-        hyper: dict[str, Value] = {"lr": place}
+            rate = self.builder.add(Constant(self.optimizer.lr, dtype))
+        hyper: dict[str, Value] = {"lr": rate}
         if self.optimizer.counts_steps:
             before = self._state(STEP, TensorType(DType.I64), constant(0))
             after = add(before, 1)
@@ -144,15 +142,15 @@ class _Join:
         assert total is not None
         self.builder.origin = self.general
         norm = add(sqrt(total), 1e-6)
-        return minimum(div(constant_value(norm, bound, dtype), norm), 1.0)
+        return minimum(div(self.builder.add(Constant(bound, dtype)), norm), 1.0)
 
     def _update(self, t: _Trained, hyper: Mapping[str, Value], clip: Value | None) -> None:
         gradient = self._cast(t.gradient, t.compute)
         if clip is not None:
             gradient = mul(gradient, self._cast(clip, t.compute))
-        type = t.leaf.type.with_dtype(t.compute)
+        like = t.leaf.type.with_dtype(t.compute)
         states = {
-            name: self._state(f"{t.leaf.name}/{name}", type, init)
+            name: self._state(f"{t.leaf.name}/{name}", like, init)
             for name, init in self.optimizer.states(t.leaf).items()
         }
         parameter, after = self.optimizer.update(

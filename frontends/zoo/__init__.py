@@ -36,7 +36,5 @@ ZOO: dict[str, Callable[..., Model]] = {
 def model(name: str, batch: Size = BATCH, **options: Any) -> Model:
     """The network of that name. Raises UsageError if there is none."""
     if name not in ZOO:
-        raise UsageError(
-            "no such network in the zoo", got=repr(name)[:80], expected=", ".join(ZOO)
-        )
+        raise UsageError("no such network in the zoo", got=repr(name)[:80], expected=", ".join(ZOO))
     return ZOO[name](batch, **options)

@@ -104,9 +104,7 @@ def _inception(name: str) -> Parallel:
         Sequential(
             *_conv(f"{at}/3x3_reduce", reduce3, 1), *_conv(f"{at}/3x3", three, 3, padding=1)
         ),
-        Sequential(
-            *_conv(f"{at}/5x5_reduce", reduce5, 1), *_conv(f"{at}/5x5", five, 5, padding=2)
-        ),
+        Sequential(*_conv(f"{at}/5x5_reduce", reduce5, 1), *_conv(f"{at}/5x5", five, 5, padding=2)),
         Sequential(
             MaxPool(3, 1, padding=1, name=f"{at}/pool"), *_conv(f"{at}/pool_proj", project, 1)
         ),

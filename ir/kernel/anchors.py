@@ -80,12 +80,12 @@ class WindowMax(_Window):
 
 @dataclass(frozen=True)
 class WindowMaxScatter(_Window):
-    """Operands x and v: v goes to the first maximum of its window of x."""
+    """Operands x, y and v: v goes to the first maximum (y) of its window of x."""
 
 
 @dataclass(frozen=True)
 class WindowMaxGather(_Window):
-    """Operands x and v: v at the first maximum of every window of x."""
+    """Operands x, y and v: v at the first maximum (y) of every window of x."""
 
 
 @dataclass(frozen=True)

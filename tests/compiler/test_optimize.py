@@ -191,9 +191,7 @@ def test_operands_in_one_order(rng: np.random.Generator) -> None:
         ([Cast(DType.I32), Cast(DType.I64)], ["cast", "cast"]),
     ],
 )
-def test_chains_of_views(
-    bricks: list[Any], expected: list[str], rng: np.random.Generator
-) -> None:
+def test_chains_of_views(bricks: list[Any], expected: list[str], rng: np.random.Generator) -> None:
     def build(net: Net, x: GraphValue) -> Any:
         for brick in bricks:
             x = put(brick, x)
@@ -290,7 +288,7 @@ def test_constants_in_their_own_arithmetic() -> None:
     net = Net(DType.F32)
     a, b = full(net, 16777216.0, ()), full(net, 1.0, ())
     net.output("y", add(a, b))
-    (node,) = [n for n in drop_dead(fold(net.graph)).nodes()]
+    (node,) = drop_dead(fold(net.graph)).nodes()
     assert node.brick == Constant(16777216.0, DType.F32)  # not ...217, which f32 has not
 
 

@@ -87,9 +87,7 @@ def joined(net: Net, optimizer: Optimizer, **options: Any) -> Graph:
 
 
 def batches(rng: np.random.Generator) -> list[dict[str, Any]]:
-    return [
-        {"x": rng.normal(size=(8, 3)), "t": rng.normal(size=(8, 2))} for _ in range(STEPS)
-    ]
+    return [{"x": rng.normal(size=(8, 3)), "t": rng.normal(size=(8, 2))} for _ in range(STEPS)]
 
 
 def train(graph: Graph, start: Mapping[str, Any], data: list[dict[str, Any]]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def test_an_exception_of_ours_names_the_pass() -> None:
     def known(graph: Graph) -> Graph:
         raise InternalError("cannot be", got=3)
 
-    with pytest.raises(InternalError, match="pass oops failed.*KeyError: 'lost'"):
+    with pytest.raises(InternalError, match=r"pass oops failed.*KeyError: 'lost'"):
         Pipeline("p", (Pass("oops", bug, "…"),)).run(small().graph)
     with pytest.raises(InternalError, match="pass oops: cannot be; got 3"):
         Pipeline("p", (Pass("oops", known, "…"),)).run(small().graph)

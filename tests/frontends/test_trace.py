@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from brickc.errors import BrickcError, DtypeError, ShapeError, UsageError
 from brickc.frontends import functional as F  # noqa: N812 - as in torch
 from brickc.frontends.model import Model
@@ -32,9 +33,11 @@ def run(y: Tensor, **feeds: Any) -> np.ndarray[Any, Any]:
 
 
 def test_the_origin_is_the_users_line() -> None:
-    x = input("x", (N, 4)); here = line()  # noqa: E702
+    x = input("x", (N, 4))
+    here = line()
     assert x.origin == Origin("test_trace.py", here)
-    y = F.tanh(x * 2.0 + 1.0); here = line()  # noqa: E702
+    y = F.tanh(x * 2.0 + 1.0)
+    here = line()
     assert y.origin == Origin("test_trace.py", here)
     assert y.operands[0].origin.line == here
 
@@ -42,8 +45,8 @@ def test_the_origin_is_the_users_line() -> None:
 def test_a_mistake_names_the_users_line() -> None:
     x, y = input("x", (N, 4)), input("y", (N, 5))
     with pytest.raises(ShapeError) as caught:
-        x + y; here = line() - 0  # noqa: B018, E702
-    here = inspect.getsourcelines(test_a_mistake_names_the_users_line)[1] + 3
+        x + y
+    here = line() - 1
     assert str(caught.value).startswith(f"test_trace.py:{here}: ")
     with pytest.raises(DtypeError, match=r"test_trace.py:\d+"):
         x + input("i", (N, 4), "i32")
@@ -139,8 +142,8 @@ def test_reshape_keeps_a_dim_symbolic() -> None:
 
 @pytest.mark.parametrize(
     "index",
-    [0, -1, slice(1, None), (slice(None), 1), (..., 2), (0, ..., slice(0, 3, 2)), (slice(None), slice(None, 2)),
-     (0, 1, 2)],
+    [0, -1, slice(1, None), (slice(None), 1), (..., 2), (0, ..., slice(0, 3, 2)),
+     (slice(None), slice(None, 2)), (0, 1, 2)],
     ids=str,
 )  # fmt: skip
 def test_indexing(index: Any, rng: np.random.Generator) -> None:
@@ -181,7 +184,7 @@ def test_tensors_are_not_values() -> None:
         x.type = None  # type: ignore[assignment, misc]
 
 
-@pytest.mark.parametrize("name", ["", "a b", 'a"b', "a\nb", "x" * 201, "a#b", 3])
+@pytest.mark.parametrize("name", ["", " a", 'a"b', "a\nb", "x" * 201, "a\\b", 3])
 def test_names_are_checked(name: Any) -> None:
     with pytest.raises(UsageError, match="not a name"):
         input(name, (N,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from brickc.errors import UsageError
 from brickc.frontends import zoo
 from brickc.frontends.trace import BATCH
@@ -68,7 +69,7 @@ def test_googlenet_options() -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(UsageError, match="no such network in the zoo; got 'lenet6'; expected mlp, lenet5"):
+    with pytest.raises(UsageError, match="zoo; got 'lenet6'; expected mlp, lenet5"):
         zoo.model("lenet6")
 
 

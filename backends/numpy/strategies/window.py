@@ -197,9 +197,8 @@ def window_max_scatter(em: Emitter) -> None:
     """Strategy for WindowMaxScatter: for every offset, the outputs whose maximum it is."""
     anchor = em.kernel.anchor
     assert isinstance(anchor, anchors.WindowMaxScatter)
-    x, *given, dy = em.kernel.operands
+    x, y, dy = em.kernel.operands
     target = anchor_target(em)
-    y = given[0] if given else _maximum(em, anchor, x, dy)
     tiles = all(
         w == s and p == (0, 0) and x.shape[a] == dy.shape[a] * w
         for a, (w, s, p) in enumerate(zip(anchor.window, anchor.stride, anchor.padding, strict=True))
@@ -223,12 +222,11 @@ def window_max_scatter(em: Emitter) -> None:
 
 
 def window_max_gather(em: Emitter) -> None:
-    """Strategy for WindowMaxGather: operands x and v."""
+    """Strategy for WindowMaxGather."""
     anchor = em.kernel.anchor
     assert isinstance(anchor, anchors.WindowMaxGather)
-    x, v = em.kernel.operands
+    x, y, v = em.kernel.operands
     target = anchor_target(em)
-    y = _maximum(em, anchor, x, target)
     em.fill(pair(em, target)[0], 0)
     sources = _offsets(anchor, x, target.shape)
     values = _offsets(anchor, v, target.shape)
@@ -241,13 +239,6 @@ def window_max_gather(em: Emitter) -> None:
 
     _per_offset(em, y, target, sources, [p for p, _ in values], body)
     epilogue(em, target)
-
-
-def _maximum(em: Emitter, anchor: _Window, x: Access, like: Access) -> Access:
-    """The windows' maxima, computed again into scratch memory."""
-    y = _like(em, like.shape, order_of(like), x.dtype)
-    _forward(em, anchor, x, y, "maximum", float("-inf"))
-    return y
 
 
 def _per_offset(

@@ -1,0 +1,280 @@
+"""Convolution and its two adjoints; with them, differentiation is closed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ...errors import DtypeError, ShapeError
+from ..brick import Array, Brick
+from ..dims import Size, evaluate, hint
+from ..types import TensorType
+from ..value import Value
+
+__all__ = ["Convolution", "ConvolutionInputGrad", "ConvolutionWeightGrad", "convolution"]
+
+Pairs = tuple[tuple[int, int], ...]
+Ints = tuple[int, ...]
+
+
+class _Convolution(Brick):
+    """Geometry that the three bricks share; spatial axes come last, any number of them."""
+
+    arity: ClassVar[int | None] = 2
+
+    stride: Ints
+    padding: Pairs
+    dilation: Ints
+    groups: int
+
+    def _check(self, operands: Sequence[TensorType]) -> int:
+        """The number of spatial axes."""
+        rank = len(self.stride)
+        where = self.mnemonic
+        if not rank or not rank == len(self.padding) == len(self.dilation):
+            raise ShapeError(f"{where}: one number per spatial axis", got=self.attributes())
+        if min((*self.stride, *self.dilation, self.groups)) < 1 or min(map(min, self.padding)) < 0:
+            raise ShapeError(f"{where}: bad attributes", got=self.attributes())
+        for x in operands:
+            if x.rank != rank + 2:
+                raise ShapeError(f"{where}: wrong number of axes", got=x,
+                                 expected=f"{rank + 2} axes, {rank} of them spatial")  # fmt: skip
+        if operands[0].dtype is not operands[1].dtype or not operands[0].dtype.is_float:
+            raise DtypeError(f"{where}: operands must have one float dtype",
+                             got=f"{operands[0].dtype} and {operands[1].dtype}")  # fmt: skip
+        return rank
+
+    def _output(self, size: Sequence[Size], kernel: Sequence[Size]) -> tuple[Size, ...]:
+        """Spatial sizes of y. Raises ShapeError if the kernel does not fit."""
+        result = []
+        for n, k, s, (lo, hi), d in zip(
+            size, kernel, self.stride, self.padding, self.dilation, strict=True
+        ):
+            reach = (k - 1) * d + 1
+            padded = n + lo + hi
+            if hint(padded) < hint(reach):
+                raise ShapeError(f"{self.mnemonic}: the kernel is larger than the padded input",
+                                 got=f"{reach} > {padded}")  # fmt: skip
+            result.append((padded - reach) // s + 1)
+        return tuple(result)
+
+    def _channels(self, x: Size, w: TensorType) -> None:
+        expected = w.shape[1] * self.groups
+        if x != expected:
+            hint_ = "the weights are [out, in/groups, *kernel]"
+            raise ShapeError(f"{self.mnemonic}: channels do not fit", got=f"{x} input channels",
+                             expected=f"{expected} ({w.shape[1]} × {self.groups} groups)",
+                             hint=hint_)  # fmt: skip
+        if isinstance(w.shape[0], int) and w.shape[0] % self.groups:
+            raise ShapeError(f"{self.mnemonic}: groups do not divide the output channels",
+                             got=f"{w.shape[0]} / {self.groups}")  # fmt: skip
+
+    def _offsets(
+        self, kernel: Sequence[int], count: Sequence[int]
+    ) -> Iterator[tuple[Ints, tuple[slice, ...]]]:
+        """For every kernel offset, the elements of the padded x that it meets."""
+        for offset in itertools.product(*(range(k) for k in kernel)):
+            yield offset, tuple(
+                slice(j * d, j * d + (n - 1) * s + 1, s)
+                for j, d, s, n in zip(offset, self.dilation, self.stride, count, strict=True)
+            )
+
+    def _grouped(self, a: Array, axis: int) -> Array:
+        """Split the channel axis into groups and channels of a group."""
+        shape = (*a.shape[:axis], self.groups, a.shape[axis] // self.groups, *a.shape[axis + 1 :])
+        return a.reshape(shape)
+
+    def _padded(self, x: Array) -> Array:
+        return np.pad(x, ((0, 0), (0, 0), *self.padding))
+
+    @property
+    def _geometry(self) -> tuple[Ints, Pairs, Ints, int]:
+        return self.stride, self.padding, self.dilation, self.groups
+
+
+@dataclass(frozen=True)
+class Convolution(_Convolution):
+    """Cross-correlation, as every toolbox calls convolution.
+
+    Shapes:  x [N, C, *S], w [O, C/groups, *K] -> y [N, O, *S'], S' = (S + lo + hi - d(K-1) - 1)//s + 1
+    Dtypes:  f32, f64; accumulates in the same dtype
+    Grad:    dx by ConvolutionInputGrad, dw by ConvolutionWeightGrad
+    Raises:  ShapeError if channels, groups or kernel do not fit
+    """
+
+    mnemonic: ClassVar[str] = "convolution"
+
+    stride: Ints
+    padding: Pairs
+    dilation: Ints
+    groups: int
+
+    def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
+        self._check(operands)
+        x, w = operands
+        self._channels(x.shape[1], w)
+        return x.with_shape((x.shape[0], w.shape[0], *self._output(x.shape[2:], w.shape[2:])))
+
+    def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
+        x, w = self._grouped(self._padded(operands[0]), 1), self._grouped(operands[1], 0)
+        count = self._output(operands[0].shape[2:], w.shape[3:])
+        n = [c for c in count if isinstance(c, int)]
+        y = np.zeros((x.shape[0], self.groups, w.shape[1], *n), x.dtype)
+        for offset, place in self._offsets(w.shape[3:], n):
+            part = x[(slice(None), slice(None), slice(None), *place)]
+            weight = w[(slice(None), slice(None), slice(None), *offset)]
+            y += np.einsum("ngc...,goc->ngo...", part, weight, optimize=True)
+        return y.reshape((y.shape[0], -1, *n))
+
+    def vjp(
+        self, operands: Sequence[Value], result: Value, cotangent: Value
+    ) -> Sequence[Value | None]:
+        x, w = operands
+        return (
+            x.apply(ConvolutionInputGrad(*self._geometry, x.shape[2:]), cotangent, w),
+            x.apply(ConvolutionWeightGrad(*self._geometry, _fixed(w.shape[2:])), x, cotangent),
+        )
+
+
+@dataclass(frozen=True)
+class ConvolutionInputGrad(_Convolution):
+    """The adjoint of Convolution in x; alone, a transposed convolution.
+
+    Shapes:  dy [N, O, *S'], w [O, C/groups, *K] -> dx [N, C, *input_size]
+    Dtypes:  f32, f64
+    Grad:    in dy by Convolution, in w by ConvolutionWeightGrad
+    Raises:  ShapeError if the sizes belong to no convolution
+    """
+
+    mnemonic: ClassVar[str] = "convolution_input_grad"
+
+    stride: Ints
+    padding: Pairs
+    dilation: Ints
+    groups: int
+    input_size: tuple[Size, ...]
+
+    def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
+        self._check(operands)
+        dy, w = operands
+        if dy.shape[1] != w.shape[0]:
+            raise ShapeError(f"{self.mnemonic}: channels do not fit", got=dy.shape[1],
+                             expected=w.shape[0])  # fmt: skip
+        count = self._output(self.input_size, w.shape[2:])
+        if count != dy.shape[2:]:
+            raise ShapeError(f"{self.mnemonic}: sizes do not fit", got=list(dy.shape[2:]),
+                             expected=list(count))  # fmt: skip
+        return dy.with_shape((dy.shape[0], w.shape[1] * self.groups, *self.input_size))
+
+    def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
+        dy, w = self._grouped(operands[0], 1), self._grouped(operands[1], 0)
+        size = [evaluate(s, dims) for s in self.input_size]
+        padded = [n + lo + hi for n, (lo, hi) in zip(size, self.padding, strict=True)]
+        dx = np.zeros((dy.shape[0], self.groups, w.shape[2], *padded), dy.dtype)
+        for offset, place in self._offsets(w.shape[3:], dy.shape[3:]):
+            weight = w[(slice(None), slice(None), slice(None), *offset)]
+            part = np.einsum("ngo...,goc->ngc...", dy, weight, optimize=True)
+            dx[(slice(None), slice(None), slice(None), *place)] += part
+        inside = tuple(slice(lo, lo + n) for n, (lo, _) in zip(size, self.padding, strict=True))
+        whole = dx.reshape((dx.shape[0], -1, *padded))
+        return whole[(slice(None), slice(None), *inside)]
+
+    def vjp(
+        self, operands: Sequence[Value], result: Value, cotangent: Value
+    ) -> Sequence[Value | None]:
+        dy, w = operands
+        return (
+            dy.apply(Convolution(*self._geometry), cotangent, w),
+            dy.apply(ConvolutionWeightGrad(*self._geometry, _fixed(w.shape[2:])), cotangent, dy),
+        )
+
+
+@dataclass(frozen=True)
+class ConvolutionWeightGrad(_Convolution):
+    """The adjoint of Convolution in w.
+
+    Shapes:  x [N, C, *S], dy [N, O, *S'] -> dw [O, C/groups, *kernel_size]
+    Dtypes:  f32, f64
+    Grad:    in x by ConvolutionInputGrad, in dy by Convolution
+    Raises:  ShapeError if the sizes belong to no convolution
+    """
+
+    mnemonic: ClassVar[str] = "convolution_weight_grad"
+
+    stride: Ints
+    padding: Pairs
+    dilation: Ints
+    groups: int
+    kernel_size: Ints
+
+    def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
+        self._check(operands)
+        x, dy = operands
+        if x.shape[0] != dy.shape[0]:
+            raise ShapeError(f"{self.mnemonic}: batches differ", got=f"{x} and {dy}")
+        count = self._output(x.shape[2:], self.kernel_size)
+        if count != dy.shape[2:]:
+            raise ShapeError(f"{self.mnemonic}: sizes do not fit", got=list(dy.shape[2:]),
+                             expected=list(count))  # fmt: skip
+        channels = x.shape[1] // self.groups
+        if channels * self.groups != x.shape[1]:
+            raise ShapeError(f"{self.mnemonic}: groups do not divide the input channels",
+                             got=f"{x.shape[1]} / {self.groups}")  # fmt: skip
+        return x.with_shape((dy.shape[1], channels, *self.kernel_size))
+
+    def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
+        x, dy = self._grouped(self._padded(operands[0]), 1), self._grouped(operands[1], 1)
+        dw = np.zeros((self.groups, dy.shape[2], x.shape[2], *self.kernel_size), x.dtype)
+        spatial = "hijlm"[: len(self.stride)]
+        for offset, place in self._offsets(self.kernel_size, dy.shape[3:]):
+            part = x[(slice(None), slice(None), slice(None), *place)]
+            dw[(slice(None), slice(None), slice(None), *offset)] = np.einsum(
+                f"ngc{spatial},ngo{spatial}->goc", part, dy, optimize=True
+            )
+        return dw.reshape((-1, *dw.shape[2:]))
+
+    def vjp(
+        self, operands: Sequence[Value], result: Value, cotangent: Value
+    ) -> Sequence[Value | None]:
+        x, dy = operands
+        return (
+            x.apply(ConvolutionInputGrad(*self._geometry, x.shape[2:]), dy, cotangent),
+            _cropped(x.apply(Convolution(*self._geometry), x, cotangent), dy),
+        )
+
+
+def _cropped(y: Value, like: Value) -> Value:
+    assert y.shape == like.shape  # infer_type let no other sizes in
+    return y
+
+
+def _fixed(sizes: Sequence[Size]) -> Ints:
+    fixed = []
+    for size in sizes:
+        if not isinstance(size, int):
+            raise ShapeError("a kernel's size must be known at compile time", got=size)
+        fixed.append(size)
+    return tuple(fixed)
+
+
+def convolution(
+    x: Value,
+    w: Value,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int | tuple[int, int]] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Value:
+    """Convolution with numbers for all spatial axes, or one per axis."""
+    rank = x.rank - 2
+
+    def each(value: int | Sequence[int]) -> Ints:
+        return (value,) * rank if isinstance(value, int) else tuple(value)
+
+    pads = (padding,) * rank if isinstance(padding, int) else tuple(padding)
+    pairs = tuple((p, p) if isinstance(p, int) else p for p in pads)
+    return x.apply(Convolution(each(stride), pairs, each(dilation), groups), x, w)

@@ -1,0 +1,558 @@
+"""Bricks that move elements: views where strides can say it, and the copies that cannot be views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ...errors import DtypeError, ShapeError
+from ..brick import Array, Brick, View
+from ..dims import Size, evaluate, exact_div, hint, product
+from ..types import Shape, TensorType
+from ..value import Value
+
+__all__ = [
+    "BroadcastTo", "Concat", "Fold", "Pad", "Reshape", "Reverse", "Slice", "Transpose", "Unfold",
+    "broadcast_to", "concat", "flatten", "fold", "pad", "reshape", "reverse", "slice_",
+    "transpose", "unfold", "upsample",
+]  # fmt: skip
+
+Strides = tuple[Size, ...]
+
+
+def _concrete(shape: Sequence[Size], dims: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(evaluate(s, dims) for s in shape)
+
+
+@dataclass(frozen=True)
+class Reshape(View):
+    """The same elements in C order under another shape.
+
+    Shapes:  x [*S] -> y [*T], with as many elements
+    Dtypes:  any
+    Grad:    dx = dy reshaped
+    Raises:  ShapeError if the numbers of elements differ
+    """
+
+    mnemonic: ClassVar[str] = "reshape"
+
+    shape: tuple[Size, ...]
+
+    def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
+        (x,) = operands
+        if product(self.shape) != x.size:
+            raise ShapeError(
+                "reshape: the number of elements changes", got=f"{list(x.shape)} to "
+                f"{list(self.shape)}", expected=f"{x.size} elements",
+            )  # fmt: skip
+        return x.with_shape(self.shape)
+
+    def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
+        return operands[0].reshape(_concrete(self.shape, dims))
+
+    def vjp(
+        self, operands: Sequence[Value], result: Value, cotangent: Value
+    ) -> Sequence[Value | None]:
+        return (reshape(cotangent, operands[0].shape),)
+
+    def restride(
+        self, operand: TensorType, result: TensorType, offset: Size, strides: Strides
+    ) -> tuple[Size, Strides] | None:
+        old = [(n, s) for n, s in zip(operand.shape, strides, strict=True) if n != 1]
+        new = [n for n in result.shape if n != 1]
+        found: list[Size] = []
+        i = j = 0
+        while i < len(old) and j < len(new):
+            # the shortest runs of old and of new axes with equally many elements
+            run_old, run_new = [old[i]], [new[j]]
+            left, right = old[i][0], new[j]
+            i, j = i + 1, j + 1
+            while left != right:
+                if hint(left) < hint(right) and i < len(old):
+                    left = left * old[i][0]
+                    run_old.append(old[i])
+                    i += 1
+                elif hint(left) > hint(right) and j < len(new):
+                    right = right * new[j]
+                    run_new.append(new[j])
+                    j += 1
+                else:
+                    return None
+            for (_, outer), (n, inner) in zip(run_old, run_old[1:], strict=False):
+                if outer != inner * n:
+                    return None
+            step = run_old[-1][1]
+            steps: list[Size] = []
+            for n in reversed(run_new):
+                steps.append(step)
+                step = step * n
+            found.extend(reversed(steps))
+        remaining = iter(found)
+        return offset, tuple(0 if n == 1 else next(remaining) for n in result.shape)
+
+
+@dataclass(frozen=True)
+class Transpose(View):
+    """Axes in another order: axis k of y is axis permutation[k] of x.
+
+    Shapes:  x [*S] -> y [S permuted]
+    Dtypes:  any
+    Grad:    dx = dy permuted back
+    Raises:  ShapeError if the permutation is none
+    """
+
+    mnemonic: ClassVar[str] = "transpose"
+
+    permutation: tuple[int, ...]
+
+    def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
+        (x,) = operands
+        if sorted(self.permutation) != list(range(x.rank)):
+            raise ShapeError("transpose: no permutation of the axes", got=list(self.permutation),
+                             expected=f"some order of {list(range(x.rank))}")  # fmt: skip
+        return x.with_shape(x.shape[p] for p in self.permutation)
+
+    def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
+        return operands[0].transpose(self.permutation)
+
+    def vjp(
+        self, operands: Sequence[Value], result: Value, cotangent: Value
+    ) -> Sequence[Value | None]:
+        back = tuple(int(k) for k in np.argsort(self.permutation))
+        return (transpose(cotangent, back),)
+
+    def restride(
+        self, operand: TensorType, result: TensorType, offset: Size, strides: Strides
+    ) -> tuple[Size, Strides] | None:
+        return offset, tuple(strides[p] for p in self.permutation)
+
+
+@dataclass(frozen=True)
+class BroadcastTo(View):
+    """Axes of size 1 repeated, axes added in front, as NumPy broadcasts.
+
+    Shapes:  x [*S] -> y [*T]
+    Dtypes:  any
+    Grad:    dx = sum of dy over the repeated axes
+    Raises:  ShapeError if S does not broadcast to T
+    """
+
+    mnemonic: ClassVar[str] = "broadcast_to"
+
+    shape: tuple[Size, ...]
+
+    def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
+        (x,) = operands
+        tail = self.shape[len(self.shape) - x.rank :]
+        if x.rank > len(self.shape) or any(
+            n not in (1, m) for n, m in zip(x.shape, tail, strict=True)
+        ):
+            raise ShapeError("broadcast_to: shapes do not fit", got=list(x.shape),
+                             expected=f"something that broadcasts to {list(self.shape)}")  # fmt: skip
+        return x.with_shape(self.shape)
+
+    def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
+        return np.broadcast_to(operands[0], _concrete(self.shape, dims))
+
+    def vjp(
+        self, operands: Sequence[Value], result: Value, cotangent: Value
+    ) -> Sequence[Value | None]:
+        from .reduce import sum_to
+
+        return (sum_to(cotangent, operands[0].shape),)
+
+    def restride(
+        self, operand: TensorType, result: TensorType, offset: Size, strides: Strides
+    ) -> tuple[Size, Strides] | None:
+        lead = result.rank - operand.rank
+        kept = (
+            0 if n == 1 and m != 1 else s
+            for n, m, s in zip(operand.shape, result.shape[lead:], strides, strict=True)
+        )
+        return offset, ((0,) * lead + tuple(kept))
+
+
+@dataclass(frozen=True)
+class Slice(View):
+    """Elements start, start + step, … below stop, on every axis.
+
+    Shapes:  x [*S] -> y: (stop - start)/step elements, rounded up, on each axis
+    Dtypes:  any
+    Grad:    dx = dy with zeros around and between
+    Raises:  ShapeError if a bound lies outside the axis
+    """
+
+    mnemonic: ClassVar[str] = "slice"
+
+    start: tuple[int, ...]
+    stop: tuple[Size, ...]
+    step: tuple[int, ...]
+
+    def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
+        (x,) = operands
+        if not len(self.start) == len(self.stop) == len(self.step) == x.rank:
+            raise ShapeError("slice: one bound per axis", got=len(self.start), expected=x.rank)
+        shape = []
+        for axis, (lo, hi, step, size) in enumerate(
+            zip(self.start, self.stop, self.step, x.shape, strict=True)
+        ):
+            inside = hi == size or (isinstance(hi, int) and isinstance(size, int) and hi <= size)
+            if lo < 0 or step < 1 or not inside or hint(hi) < lo:
+                raise ShapeError(f"slice: axis {axis} is out of bounds",
+                                 got=f"{lo}:{hi}:{step}", expected=f"within 0:{size}")  # fmt: skip
+            shape.append((hi - lo + step - 1) // step)
+        return x.with_shape(shape)
+
+    def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
+        stop = _concrete(self.stop, dims)
+        return operands[0][
+            tuple(slice(a, b, s) for a, b, s in zip(self.start, stop, self.step, strict=True))
+        ]
+
+    def vjp(
+        self, operands: Sequence[Value], result: Value, cotangent: Value
+    ) -> Sequence[Value | None]:
+        gaps = tuple(s - 1 for s in self.step)
+        hi = []
+        for size, lo, step, count in zip(
+            operands[0].shape, self.start, self.step, result.shape, strict=True
+        ):
+            reached = (count - 1) * step + 1 + lo if count != 0 else lo
+            rest = size - reached
+            if not isinstance(rest, int):
+                raise ShapeError("slice: the gradient of an axis of unknown size", got=size)
+            hi.append(rest)
+        return (cotangent.apply(Pad(self.start, tuple(hi), gaps, 0.0), cotangent),)
+
+    def restride(
+        self, operand: TensorType, result: TensorType, offset: Size, strides: Strides
+    ) -> tuple[Size, Strides] | None:
+        for lo, s in zip(self.start, strides, strict=True):
+            offset = offset + s * lo
+        return offset, tuple(s * k for s, k in zip(strides, self.step, strict=True))
+
+
+@dataclass(frozen=True)
+class Reverse(View):
+    """Axes walked backwards.
+
+    Shapes:  x [*S] -> y [*S]
+    Dtypes:  any
+    Grad:    dx = dy reversed
+    Raises:  ShapeError if an axis does not exist
+    """
+
+    mnemonic: ClassVar[str] = "reverse"
+
+    axes: tuple[int, ...]
+
+    def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
+        if any(not 0 <= a < operands[0].rank for a in self.axes):
+            raise ShapeError("reverse: no such axis", got=list(self.axes))
+        return operands[0]
+
+    def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
+        return np.flip(operands[0], self.axes)
+
+    def vjp(
+        self, operands: Sequence[Value], result: Value, cotangent: Value
+    ) -> Sequence[Value | None]:
+        return (reverse(cotangent, self.axes),)
+
+    def restride(
+        self, operand: TensorType, result: TensorType, offset: Size, strides: Strides
+    ) -> tuple[Size, Strides] | None:
+        for a in self.axes:
+            offset = offset + strides[a] * (operand.shape[a] - 1)
+        return offset, tuple(s * -1 if a in self.axes else s for a, s in enumerate(strides))
+
+
+def _windows(size: Size, window: int, stride: int, dilation: int) -> Size:
+    return (size - dilation * (window - 1) - 1) // stride + 1
+
+
+@dataclass(frozen=True)
+class Unfold(View):
+    """A sliding view: y[…, o, …, k] = x[…, o·stride + k·dilation, …], k a new last axis.
+
+    Shapes:  x [*S] -> y [*S', window], S' with the number of windows on ``axis``
+    Dtypes:  any
+    Grad:    dx = fold(dy)
+    Raises:  ShapeError if the window does not fit the axis
+    """
+
+    mnemonic: ClassVar[str] = "unfold"
+
+    axis: int
+    window: int
+    stride: int
+    dilation: int
+
+    def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
+        (x,) = operands
+        if not 0 <= self.axis < x.rank or min(self.window, self.stride, self.dilation) < 1:
+            raise ShapeError("unfold: bad attributes", got=self.attributes())
+        count = _windows(x.shape[self.axis], self.window, self.stride, self.dilation)
+        if hint(count) < 1:
+            raise ShapeError("unfold: the window is larger than the axis",
+                             got=self.dilation * (self.window - 1) + 1,
+                             expected=f"at most {x.shape[self.axis]}")  # fmt: skip
+        shape = list(x.shape)
+        shape[self.axis] = count
+        return x.with_shape((*shape, self.window))
+
+    def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
+        (x,) = operands
+        count = _windows(x.shape[self.axis], self.window, self.stride, self.dilation)
+        assert isinstance(count, int)
+        first = np.arange(count) * self.stride
+        parts = [np.take(x, first + k * self.dilation, self.axis) for k in range(self.window)]
+        return np.stack(parts, -1)
+
+    def vjp(
+        self, operands: Sequence[Value], result: Value, cotangent: Value
+    ) -> Sequence[Value | None]:
+        size = operands[0].shape[self.axis]
+        return (fold(cotangent, self.axis, size, self.stride, self.dilation),)
+
+    def restride(
+        self, operand: TensorType, result: TensorType, offset: Size, strides: Strides
+    ) -> tuple[Size, Strides] | None:
+        steps = list(strides)
+        steps[self.axis] = strides[self.axis] * self.stride
+        return offset, (*steps, strides[self.axis] * self.dilation)
+
+
+@dataclass(frozen=True)
+class Fold(Brick):
+    """The adjoint of unfold: windows, the last axis, are added back where they came from.
+
+    Shapes:  x [*S, window] -> y [*S'], S' with ``size`` on ``axis``
+    Dtypes:  floats
+    Grad:    dx = unfold(dy)
+    Raises:  ShapeError if the windows do not fit ``size``
+    """
+
+    mnemonic: ClassVar[str] = "fold"
+    arity: ClassVar[int | None] = 1
+
+    axis: int
+    size: Size
+    stride: int
+    dilation: int
+
+    def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
+        (x,) = operands
+        window = x.shape[-1] if x.rank > 1 else 0
+        if not isinstance(window, int) or not 0 <= self.axis < x.rank - 1:
+            raise ShapeError("fold: bad attributes", got=self.attributes())
+        reach = (x.shape[self.axis] - 1) * self.stride + (window - 1) * self.dilation + 1
+        if hint(reach) > hint(self.size):
+            raise ShapeError("fold: the windows reach beyond the axis", got=reach,
+                             expected=f"at most {self.size}")  # fmt: skip
+        shape = list(x.shape[:-1])
+        shape[self.axis] = self.size
+        return x.with_shape(shape)
+
+    def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
+        (x,) = operands
+        shape = list(x.shape[:-1])
+        count, shape[self.axis] = shape[self.axis], evaluate(self.size, dims)
+        y = np.zeros(shape, x.dtype)
+        rows, parts = np.moveaxis(y, self.axis, 0), np.moveaxis(x, self.axis, 0)
+        for k in range(x.shape[-1]):
+            first = k * self.dilation
+            rows[first : first + (count - 1) * self.stride + 1 : self.stride] += parts[..., k]
+        return y
+
+    def vjp(
+        self, operands: Sequence[Value], result: Value, cotangent: Value
+    ) -> Sequence[Value | None]:
+        window, count = operands[0].shape[-1], operands[0].shape[self.axis]
+        assert isinstance(window, int)
+        dx = unfold(cotangent, self.axis, window, self.stride, self.dilation)
+        if dx.shape[self.axis] != count:
+            stop = (*dx.shape[: self.axis], count, *dx.shape[self.axis + 1 :])
+            dx = slice_(dx, (0,) * dx.rank, stop)
+        return (dx,)
+
+
+@dataclass(frozen=True)
+class Pad(Brick):
+    """``value`` before (lo), after (hi) and between (interior) the elements of every axis.
+
+    Shapes:  x [*S] -> y: lo + S + (S - 1)·interior + hi on each axis
+    Dtypes:  any
+    Grad:    dx = the slice of dy where x is
+    Raises:  ShapeError for negative numbers or a wrong count of axes
+    """
+
+    mnemonic: ClassVar[str] = "pad"
+    arity: ClassVar[int | None] = 1
+
+    lo: tuple[int, ...]
+    hi: tuple[int, ...]
+    interior: tuple[int, ...]
+    value: float
+
+    def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
+        (x,) = operands
+        if not len(self.lo) == len(self.hi) == len(self.interior) == x.rank:
+            raise ShapeError("pad: one number per axis", got=len(self.lo), expected=x.rank)
+        if min((*self.lo, *self.hi, *self.interior), default=0) < 0:
+            raise ShapeError("pad: negative padding", got=self.attributes())
+        return x.with_shape(
+            n + lo + hi + ((n - 1) * gap if gap else 0)
+            for n, lo, hi, gap in zip(x.shape, self.lo, self.hi, self.interior, strict=True)
+        )
+
+    def _inside(self, shape: Sequence[int]) -> tuple[slice, ...]:
+        return tuple(
+            slice(lo, lo + max(0, (n - 1) * (gap + 1) + 1), gap + 1)
+            for n, lo, gap in zip(shape, self.lo, self.interior, strict=True)
+        )
+
+    def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
+        (x,) = operands
+        shape = [
+            n + lo + hi + max(0, n - 1) * gap
+            for n, lo, hi, gap in zip(x.shape, self.lo, self.hi, self.interior, strict=True)
+        ]
+        y = np.full(shape, self.value, x.dtype)
+        if x.size:
+            y[self._inside(x.shape)] = x
+        return y
+
+    def vjp(
+        self, operands: Sequence[Value], result: Value, cotangent: Value
+    ) -> Sequence[Value | None]:
+        stop = tuple(n - hi for n, hi in zip(result.shape, self.hi, strict=True))
+        step = tuple(gap + 1 for gap in self.interior)
+        return (cotangent.apply(Slice(self.lo, stop, step), cotangent),)
+
+
+@dataclass(frozen=True)
+class Concat(Brick):
+    """The operands one after the other along one axis.
+
+    Shapes:  xk [*S] -> y, with the sum of the sizes on ``axis``; the other axes are equal
+    Dtypes:  one dtype
+    Grad:    dxk = its slice of dy
+    Raises:  ShapeError if other axes differ; DtypeError if dtypes do
+    """
+
+    mnemonic: ClassVar[str] = "concat"
+
+    axis: int
+
+    def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
+        if not operands:
+            raise ShapeError("concat of nothing")
+        first = operands[0]
+        if not 0 <= self.axis < first.rank:
+            raise ShapeError("concat: no such axis", got=self.axis, expected=f"0..{first.rank - 1}")
+        total: Size = 0
+        for x in operands:
+            if x.dtype is not first.dtype:
+                raise DtypeError("concat: dtypes differ", got=f"{first.dtype} and {x.dtype}")
+            rest = [n for a, n in enumerate(x.shape) if a != self.axis]
+            if rest != [n for a, n in enumerate(first.shape) if a != self.axis]:
+                raise ShapeError(
+                    "concat: shapes differ beside the axis", got=f"{list(first.shape)} and "
+                    f"{list(x.shape)}", expected=f"equal sizes except on axis {self.axis}",
+                )  # fmt: skip
+            total = total + x.shape[self.axis]
+        return first.with_shape((*first.shape[: self.axis], total, *first.shape[self.axis + 1 :]))
+
+    def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
+        return np.concatenate(list(operands), self.axis)
+
+    def vjp(
+        self, operands: Sequence[Value], result: Value, cotangent: Value
+    ) -> Sequence[Value | None]:
+        parts: list[Value | None] = []
+        first: Size = 0
+        for x in operands:
+            last = first + x.shape[self.axis]
+            if not isinstance(first, int):
+                raise ShapeError("concat: the gradient along an axis of unknown size", got=first)
+            start, stop = [0] * x.rank, list(result.shape)
+            start[self.axis], stop[self.axis] = first, last
+            parts.append(slice_(cotangent, tuple(start), tuple(stop)))
+            first = last
+        return parts
+
+
+def reshape(x: Value, shape: Sequence[Size]) -> Value:
+    """x under another shape; one size may be -1 and is worked out."""
+    wanted = tuple(shape)
+    unknown = [a for a, n in enumerate(wanted) if isinstance(n, int) and n == -1]
+    if len(unknown) > 1:
+        raise ShapeError("reshape: two sizes are -1", got=list(wanted))
+    if unknown:
+        rest = product(n for a, n in enumerate(wanted) if a != unknown[0])
+        size = exact_div(x.type.size, rest)
+        if size is None:
+            raise ShapeError("reshape: no size makes this fit", got=list(wanted),
+                             expected=f"{x.type.size} elements")  # fmt: skip
+        wanted = (*wanted[: unknown[0]], size, *wanted[unknown[0] + 1 :])
+    return x if wanted == x.shape else x.apply(Reshape(wanted), x)
+
+
+def flatten(x: Value, start_axis: int = 1) -> Value:
+    """The axes from ``start_axis`` on as one."""
+    return reshape(x, (*x.shape[:start_axis], product(x.shape[start_axis:])))
+
+
+def transpose(x: Value, permutation: Sequence[int]) -> Value:
+    return x.apply(Transpose(tuple(permutation)), x)
+
+
+def broadcast_to(x: Value, shape: Shape) -> Value:
+    return x if x.shape == tuple(shape) else x.apply(BroadcastTo(tuple(shape)), x)
+
+
+def slice_(
+    x: Value, start: Sequence[int], stop: Sequence[Size], step: Sequence[int] | None = None
+) -> Value:
+    """Elements start:stop:step of every axis."""
+    return x.apply(Slice(tuple(start), tuple(stop), tuple(step or (1,) * x.rank)), x)
+
+
+def reverse(x: Value, axes: Sequence[int]) -> Value:
+    return x.apply(Reverse(tuple(axes)), x)
+
+
+def unfold(x: Value, axis: int, window: int, stride: int = 1, dilation: int = 1) -> Value:
+    return x.apply(Unfold(axis, window, stride, dilation), x)
+
+
+def fold(x: Value, axis: int, size: Size, stride: int = 1, dilation: int = 1) -> Value:
+    return x.apply(Fold(axis, size, stride, dilation), x)
+
+
+def pad(x: Value, lo: Sequence[int], hi: Sequence[int], value: float = 0.0) -> Value:
+    return x.apply(Pad(tuple(lo), tuple(hi), (0,) * x.rank, float(value)), x)
+
+
+def concat(values: Sequence[Value], axis: int) -> Value:
+    if not values:
+        raise ShapeError("concat of nothing")
+    rank = values[0].rank
+    return values[0].apply(Concat(axis % rank if rank else axis), *values)
+
+
+def upsample(x: Value, factors: Sequence[int]) -> Value:
+    """Nearest neighbour: every element of the last axes repeated ``factors`` times."""
+    lead = x.rank - len(factors)
+    split: list[Size] = list(x.shape[:lead])
+    wide: list[Size] = list(x.shape[:lead])
+    final: list[Size] = list(x.shape[:lead])
+    for size, k in zip(x.shape[lead:], factors, strict=True):
+        split += [size, 1]
+        wide += [size, k]
+        final.append(size * k)
+    return reshape(broadcast_to(reshape(x, split), tuple(wide)), final)
