@@ -1,8 +1,8 @@
 """Optimizers as data: their numbers, the states they keep, and the formula of one update.
 
 To add one, write a frozen dataclass with ``states`` and ``update`` and put it in OPTIMIZERS.
-The formulas are torch.optim's, term by term, unless a docstring says otherwise; scalars
-stay operands of large elementwise nodes, so that an update becomes one kernel.
+The formulas are torch.optim's, term by term, unless a docstring says otherwise. Each new
+value is one elementwise node, so that an update becomes one kernel.
 """
 
 from __future__ import annotations
@@ -11,30 +11,41 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from functools import lru_cache
+
+import sympy as sp
 
 from ..errors import BrickcError, UsageError
 from ..ir.brick import Parameter
-from ..ir.bricks.arithmetic import (
-    add,
-    div,
-    equal,
-    expm1,
-    maximum,
-    mul,
-    neg,
-    sqrt,
-    square,
-    sub,
-    where,
-)
+from ..ir.bricks.arithmetic import div, equal, expm1, mul, neg, number, sqrt, where
+from ..ir.bricks.elementwise import Map
 from ..ir.bricks.source import constant as constant_value
+from ..ir.expression import operand
 from ..ir.initializers import Initializer, constant
 from ..ir.value import Value
 
-__all__ = ["OPTIMIZERS", "SGD", "AdaGrad", "Adam", "AdamW", "Optimizer", "RMSProp",
+__all__ = ["OPTIMIZERS", "SGD", "AdaGrad", "Adam", "AdamW", "Optimizer", "RMSProp", "formula",
            "parse_optimizer"]  # fmt: skip
 
 Values = Mapping[str, Value]
+
+#: the letters of the formulas: parameter, gradient, old and new states, and ``hyper``'s scalars
+W, G, M, V, A, N = sp.symbols("w g m v a n", real=True)
+LR, STEP, RATE, ROOT, SHARE = sp.symbols("lr step rate root share", real=True)
+
+
+def formula(expr: sp.Expr, **values: Value) -> Value:
+    """An expression as one elementwise node; its symbols are the names of the values."""
+    positional, used = _positional(expr, tuple(values))
+    return values[used[0]].apply(Map(positional, len(used)), *(values[name] for name in used))
+
+
+@lru_cache(maxsize=1024)
+def _positional(expr: sp.Expr, names: tuple[str, ...]) -> tuple[sp.Expr, tuple[str, ...]]:
+    """The expression in x0, x1, …, and the names that they stand for."""
+    free = {symbol.name: symbol for symbol in expr.free_symbols}
+    used = tuple(name for name in names if name in free)
+    return expr.xreplace({free[name]: operand(k) for k, name in enumerate(used)}), used
 
 
 @dataclass(frozen=True)
@@ -82,10 +93,9 @@ class Optimizer(ABC):
     ) -> tuple[Value, Values]:
         """The parameter's and its states' new values; ``hyper`` is what ``prepare`` made."""
 
-    def decayed(self, parameter: Value, gradient: Value, leaf: Parameter) -> Value:
+    def gradient(self, leaf: Parameter) -> sp.Expr:
         """The gradient with L2 regularisation: g + λ·w."""
-        decay = self.weight_decay * leaf.decay_scale
-        return add(gradient, mul(parameter, decay)) if decay else gradient
+        return G + number(self.weight_decay * leaf.decay_scale) * W
 
 
 @dataclass(frozen=True)
@@ -137,21 +147,18 @@ class SGD(Optimizer):
     def update(
         self, parameter: Value, gradient: Value, states: Values, hyper: Values, leaf: Parameter
     ) -> tuple[Value, Values]:
-        g = self.decayed(parameter, gradient, leaf)
-        lr = hyper["lr"]
+        g, mu, lr = self.gradient(leaf), number(self.momentum), LR * number(leaf.lr_scale)
+        known = {"w": parameter, "g": gradient, **hyper}
         if not self.momentum:
-            return sub(parameter, _scaled(lr, g, leaf)), {}
-        old = states["momentum"]
+            return formula(W - lr * g, **known), {}
+        known["v"] = states["momentum"]
         if self.style == "caffe":
-            v = add(mul(old, self.momentum), _scaled(lr, g, leaf))
-            change = v
-            if self.nesterov:
-                change = sub(mul(v, 1.0 + self.momentum), mul(old, self.momentum))
-            return sub(parameter, change), {"momentum": v}
-        share = mul(hyper["share"], g) if "share" in hyper else g
-        v = add(mul(old, self.momentum), share)
-        direction = add(g, mul(v, self.momentum)) if self.nesterov else v
-        return sub(parameter, _scaled(lr, direction, leaf)), {"momentum": v}
+            known["n"] = formula(mu * V + lr * g, **known)
+            change = (1 + mu) * N - mu * V if self.nesterov else N
+        else:
+            known["n"] = formula(mu * V + (SHARE * g if "share" in hyper else g), **known)
+            change = lr * (g + mu * N if self.nesterov else N)
+        return formula(W - change, **known), {"momentum": known["n"]}
 
 
 @dataclass(frozen=True)
@@ -185,17 +192,19 @@ class Adam(Optimizer):
     def update(
         self, parameter: Value, gradient: Value, states: Values, hyper: Values, leaf: Parameter
     ) -> tuple[Value, Values]:
-        g = self.decayed(parameter, gradient, leaf)
-        return self._step(parameter, g, states, hyper, leaf)
+        known = {"w": parameter, "g": gradient, **hyper}
+        return self._step(W, self.gradient(leaf), known, states, leaf)
 
     def _step(
-        self, parameter: Value, g: Value, states: Values, hyper: Values, leaf: Parameter
+        self, w: sp.Expr, g: sp.Expr, known: dict[str, Value], states: Values, leaf: Parameter
     ) -> tuple[Value, Values]:
         beta1, beta2 = self.betas
-        m = add(mul(states["exp_avg"], beta1), mul(g, 1.0 - beta1))
-        v = add(mul(states["exp_avg_sq"], beta2), mul(square(g), 1.0 - beta2))
-        direction = div(m, add(div(sqrt(v), hyper["root"]), self.eps))
-        new = sub(parameter, _scaled(hyper["rate"], direction, leaf))
+        known |= {"m": states["exp_avg"], "v": states["exp_avg_sq"]}
+        m = formula(number(beta1) * M + number(1.0 - beta1) * g, **known)
+        v = formula(number(beta2) * V + number(1.0 - beta2) * g**2, **known)
+        known |= {"m": m, "v": v}
+        direction = M / (sp.sqrt(V) / ROOT + number(self.eps))
+        new = formula(w - RATE * number(leaf.lr_scale) * direction, **known)
         return new, {"exp_avg": m, "exp_avg_sq": v}
 
 
@@ -211,11 +220,9 @@ class AdamW(Adam):
     def update(
         self, parameter: Value, gradient: Value, states: Values, hyper: Values, leaf: Parameter
     ) -> tuple[Value, Values]:
-        decay = self.weight_decay * leaf.decay_scale
-        if decay:
-            shrink = _scaled(hyper["lr"], mul(parameter, decay), leaf)
-            parameter = sub(parameter, shrink)
-        return self._step(parameter, gradient, states, hyper, leaf)
+        decay = number(self.weight_decay * leaf.decay_scale) * LR * number(leaf.lr_scale)
+        known = {"w": parameter, "g": gradient, **hyper}
+        return self._step(W * (1 - decay), G, known, states, leaf)
 
 
 @dataclass(frozen=True)
@@ -244,16 +251,17 @@ class AdaGrad(Optimizer):
     def prepare(self, hyper: Values) -> Values:
         if not self.lr_decay:
             return hyper
-        slower = add(mul(sub(hyper["step"], 1.0), self.lr_decay), 1.0)
-        return {"lr": div(hyper["lr"], slower)}
+        slower = 1 + (STEP - 1) * number(self.lr_decay)
+        return {"lr": formula(LR / slower, lr=hyper["lr"], step=hyper["step"])}
 
     def update(
         self, parameter: Value, gradient: Value, states: Values, hyper: Values, leaf: Parameter
     ) -> tuple[Value, Values]:
-        g = self.decayed(parameter, gradient, leaf)
-        total = add(states["sum"], square(g))
-        direction = div(g, add(sqrt(total), self.eps))
-        return sub(parameter, _scaled(hyper["lr"], direction, leaf)), {"sum": total}
+        g, lr = self.gradient(leaf), LR * number(leaf.lr_scale)
+        known = {"w": parameter, "g": gradient, **hyper, "v": states["sum"]}
+        known["n"] = formula(V + g**2, **known)
+        new = formula(W - lr * g / (sp.sqrt(N) + number(self.eps)), **known)
+        return new, {"sum": known["n"]}
 
 
 @dataclass(frozen=True)
@@ -286,27 +294,23 @@ class RMSProp(Optimizer):
     def update(
         self, parameter: Value, gradient: Value, states: Values, hyper: Values, leaf: Parameter
     ) -> tuple[Value, Values]:
-        g = self.decayed(parameter, gradient, leaf)
-        s = add(mul(states["square_avg"], self.alpha), mul(square(g), 1.0 - self.alpha))
-        after: dict[str, Value] = {"square_avg": s}
-        inside = s
+        g, lr = self.gradient(leaf), LR * number(leaf.lr_scale)
+        keep, take = number(self.alpha), number(1.0 - self.alpha)
+        known = {"w": parameter, "g": gradient, **hyper, "v": states["square_avg"]}
+        known["n"] = formula(keep * V + take * g**2, **known)
+        after = {"square_avg": known["n"]}
+        inside = N
         if self.centered:
-            mean = add(mul(states["grad_avg"], self.alpha), mul(g, 1.0 - self.alpha))
-            after["grad_avg"] = mean
+            known["a"] = states["grad_avg"]
+            known["a"] = after["grad_avg"] = formula(keep * A + take * g, **known)
             # rounding may leave a small negative number where g hardly changes
-            inside = maximum(sub(s, square(mean)), 0.0)
-        direction = div(g, add(sqrt(inside), self.eps))
+            inside = sp.Piecewise((N - A**2, N > A**2), (0, True))
+        change = g / (sp.sqrt(inside) + number(self.eps))
         if self.momentum:
-            direction = add(mul(states["momentum"], self.momentum), direction)
-            after["momentum"] = direction
-        return sub(parameter, _scaled(hyper["lr"], direction, leaf)), after
-
-
-def _scaled(rate: Value, direction: Value, leaf: Parameter) -> Value:
-    """rate · lr_scale · direction; the factor goes to the large operand, where it is free."""
-    if leaf.lr_scale != 1:
-        direction = mul(direction, leaf.lr_scale)
-    return mul(rate, direction)
+            known["m"] = states["momentum"]
+            known["m"] = after["momentum"] = formula(number(self.momentum) * M + change, **known)
+            change = M
+        return formula(W - lr * change, **known), after
 
 
 def _one_minus_power(beta: float, step: Value) -> Value:

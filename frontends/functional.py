@@ -37,8 +37,8 @@ __all__ = [
     "concat", "convolution", "cos", "div", "dropout", "einsum", "elementwise", "elu", "equal",
     "erf", "exp", "expm1", "flatten", "floor", "gather", "gelu", "greater", "greater_equal",
     "leaky_relu", "less", "less_equal", "linear", "log", "log1p", "log_softmax", "logical_and",
-    "logical_not", "logical_or", "logistic", "matmul", "max_pool", "maximum", "mean_pool",
-    "minimum", "mul", "neg", "not_equal", "one_hot", "pad", "pow", "power", "prelu",
+    "logical_not", "logical_or", "logistic", "lrn", "matmul", "max_pool", "maximum",
+    "mean_pool", "minimum", "mul", "neg", "not_equal", "one_hot", "pad", "pow", "power", "prelu",
     "reciprocal", "reduce_max", "reduce_mean", "reduce_min", "reduce_sum", "relu", "relu6",
     "reshape", "reverse", "sigmoid", "sign", "silu", "sin", "softmax", "softmax_loss",
     "softplus", "sqrt", "square", "square_loss", "stop_gradient", "sub", "tanh", "transpose",
@@ -117,6 +117,7 @@ silu = _on_tensors(activation.silu)
 softplus = _on_tensors(activation.softplus)
 softmax = _on_tensors(normalization.softmax)
 log_softmax = _on_tensors(normalization.log_softmax)
+lrn = _on_tensors(normalization.lrn)
 
 # ── products, windows, indices ───────────────────────────────────────────────────────────
 

@@ -10,6 +10,7 @@ Importers have one entry each in ``IMPORTERS``, by the file name's suffix.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable
@@ -24,8 +25,8 @@ from .model import Model
 
 __all__ = ["IMPORTERS", "load_model"]
 
-#: IR text is parsed line by line; no network of ours comes near this
-_LARGEST_TEXT = 64 * 2**20
+#: bytes; the parser refuses longer texts, this keeps them from being read at all
+_LARGEST_TEXT = 256 * 2**20
 
 
 def load_model(spec: str) -> Model:
@@ -120,7 +121,7 @@ def _python(path: Path, name: str) -> Model:
 def _may_be_model(value: object, module: str) -> bool:
     if isinstance(value, Model):
         return True
-    return callable(value) and getattr(value, "__module__", None) == module
+    return inspect.isfunction(value) and value.__module__ == module
 
 
 def _guarded(path: Path, run: Callable[[], object]) -> object:

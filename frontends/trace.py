@@ -34,7 +34,8 @@ __all__ = ["BATCH", "RANDOM_COUNTER", "RANDOM_SEED", "Scope", "Tensor", "at", "h
 #: the batch size of the networks in the zoo, and a good first axis for yours
 BATCH = Dim("N", 1, 1024)
 
-Number = bool | int | float
+#: what may stand beside a tensor in an expression
+Number = bool | int | float | np.generic | npt.NDArray[Any]
 P = ParamSpec("P")
 
 

@@ -5,8 +5,9 @@ through it, is ``y``. Only the functions listed in FUNCTIONS may occur, and func
 which nothing is known (``sp.Function("f1")``), which can be differentiated but not evaluated.
 
 Evaluation keeps digits where the written form would lose them, exactly as the kernels do:
-log(1 + u) and exp(u) - 1 are log1p and expm1, a quotient divides once, and a Piecewise that
-picks the larger or smaller of its two branches is a maximum or minimum, so that NaN stays NaN.
+log(1 + u) and exp(u) - 1 are log1p and expm1, a quotient divides once, a Piecewise that picks
+the larger or smaller of its two branches is a maximum or minimum, so that NaN stays NaN, and
+a factor [c] (``mask``) clears what it hides, NaN included.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import sympy as sp
 
 from ..errors import UnsupportedError
 
-__all__ = ["Y", "evaluate", "expm1", "extremum", "log1p", "logistic", "number", "operand",
+__all__ = ["Y", "evaluate", "expm1", "extremum", "log1p", "logistic", "mask", "number", "operand",
            "softplus"]  # fmt: skip
 
 Array = npt.NDArray[Any]
@@ -38,14 +39,10 @@ def operand(k: int) -> sp.Symbol:
 
 
 def number(value: float) -> sp.Expr:
-    """A float as an exact SymPy number.
-
-    Whole numbers and quarters become rationals, by which SymPy simplifies: x^2.0 would not
-    be a product, nor x^0.5 a square root. Everything else keeps its 53 bits.
-    """
+    """A float as an exact SymPy number: whole ones as integers, by which SymPy simplifies."""
     value = float(value)
-    if math.isfinite(value) and (4 * value).is_integer() and abs(value) < 2**51:
-        return sp.Rational(int(4 * value), 4)
+    if value.is_integer() and abs(value) <= 2**53:
+        return sp.Integer(int(value))
     return sp.Float(value, precision=53)
 
 
@@ -160,6 +157,15 @@ def extremum(e: sp.Basic) -> tuple[str, sp.Expr, sp.Expr] | None:
     return None
 
 
+def mask(e: sp.Basic) -> sp.Basic | None:
+    """The condition c of Piecewise((1, c), (0, True)): as a factor it keeps or clears."""
+    if isinstance(e, sp.Piecewise) and len(e.args) == 2:
+        (then, condition), (other, otherwise) = e.args
+        if then == 1 and other == 0 and otherwise == sp.true:
+            return condition
+    return None
+
+
 def evaluate(expr: sp.Basic, operands: Sequence[Array], dtype: np.dtype[Any]) -> Array:
     """The expression on arrays, node by node; numbers take ``dtype``, and so do conditions
     where numbers are meant.
@@ -229,25 +235,27 @@ class _Evaluation:
         """A divisor is a power with a negative exponent: divide, as one would write it."""
         over: list[Array] = []
         under: list[Array] = []
+        masks: list[Array] = []
         for a in sp.Mul.make_args(e):
-            if isinstance(a, sp.Pow) and a.exp.is_Number and a.exp.is_negative:
+            condition = mask(a)
+            if condition is not None:
+                masks.append(self.visit(condition))
+            elif isinstance(a, sp.Pow) and a.exp.is_Number and a.exp.is_negative:
                 under.append(self.power(a.base, -a.exp))
             else:
                 over.append(self.power(*a.args) if isinstance(a, sp.Pow) else self.numeric(a))
         value = _fold(np.multiply, over) if over else np.asarray(_number(sp.S.One, self.dtype))
-        if not under:
-            return value
-        divisor = _fold(np.multiply, under)
-        if np.result_type(value, divisor).kind == "f":
-            return np.asarray(value / divisor)
-        # integers are cut towards zero, as C does
-        return np.asarray((value - np.fmod(value, divisor)) // divisor)
+        if under:
+            value = _divide(value, _fold(np.multiply, under))
+        for kept in masks:
+            value = np.where(kept, value, np.zeros_like(value))
+        return value
 
     def power(self, base: sp.Expr, exponent: sp.Expr) -> Array:
         x = self.numeric(base)
         if exponent == 1:
             return x
-        if exponent == sp.S.Half:
+        if exponent.is_number and exponent in (sp.S.Half, sp.Float(0.5)):
             return np.asarray(np.sqrt(x))
         if exponent.is_Integer and exponent >= 0:
             return np.asarray(np.power(x, int(exponent)))
@@ -268,6 +276,13 @@ class _Evaluation:
         for value, condition in reversed(pairs):
             result = np.where(self.visit(condition), self.visit(value), result)
         return result
+
+
+def _divide(a: Array, b: Array) -> Array:
+    """a/b; integers are cut towards zero, as C does."""
+    if np.result_type(a, b).kind == "f":
+        return np.asarray(a / b)
+    return np.asarray((a - np.fmod(a, b)) // b)
 
 
 def _fold(function: Any, args: Sequence[Array]) -> Array:

@@ -145,8 +145,8 @@ def _print_number(e: sp.Number) -> tuple[str, int]:
     if e is sp.S.NegativeInfinity:
         return "-inf", _SUM
     if isinstance(e, sp.Float):
-        if e._prec != 53:
-            raise _no_text(e, "floats of 53 bits")
+        if e._prec != 53 or sp.Float(float(e)) != e:  # exponents have no bounds in SymPy
+            raise _no_text(e, "floats of 53 bits, in the range of f64")
         text = repr(float(e))
     else:
         text = str(e)

@@ -46,5 +46,25 @@ def scatter_add_into(out: Any, index: Any, updates: Any, axis: int) -> None:
 
 
 def philox_uniform(out: Any, seed: Any, counter: Any, stream: int) -> None:
-    """out[i] = uniform in [0, 1) from Philox 4x32-10 of (seed, counter, stream, i)."""
-    raise NotImplementedError
+    """out[i] in [0, 1): word i % 4 of Philox 4x32-10 at (i // 4, stream, counter), key seed.
+
+    In chunks, so that the temporaries stay small. Source: Salmon et al., 2011.
+    """
+    word, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    m0, m1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+    key, count = int(seed) & (2**64 - 1), int(counter) & (2**64 - 1)
+    chunk = 1 << 14
+    for start in range(0, len(out), 4 * chunk):
+        part = out[start : start + 4 * chunk]
+        c0 = np.arange(start // 4, start // 4 + (len(part) + 3) // 4, dtype=np.uint64)
+        c1 = np.full_like(c0, stream)
+        c2 = np.full_like(c0, count & 0xFFFFFFFF)
+        c3 = np.full_like(c0, count >> 32)
+        k0, k1 = key & 0xFFFFFFFF, key >> 32
+        for _ in range(10):
+            p0, p1 = m0 * c0, m1 * c2
+            c0, c1 = (p1 >> half) ^ c1 ^ np.uint64(k0), p1 & word
+            c2, c3 = (p0 >> half) ^ c3 ^ np.uint64(k1), p0 & word
+            k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+        words = np.stack((c0, c1, c2, c3), axis=1).reshape(-1)[: len(part)]
+        np.multiply(words >> np.uint64(8), 2.0**-24, out=part, casting="unsafe")

@@ -14,6 +14,7 @@ import numpy as np
 import sympy as sp
 from sympy.logic.boolalg import Boolean
 
+from ...errors import DtypeError
 from ...ir.brick import View
 from ...ir.bricks.arithmetic import number
 from ...ir.bricks.convert import Cast
@@ -34,6 +35,9 @@ Scalar = float | int | bool
 
 #: literals are searched for a single repeated value up to this many bytes
 _LITERAL_BYTES = 1 << 24
+
+#: what is left of a conjunction with True: the operand, if that is a truth value
+_TRUTH = sp.Ne(operand(0), 0)
 
 #: an expression with one of these has left the reals, or the floats
 _NO_NUMBERS = (sp.zoo, sp.nan, sp.oo, -sp.oo, sp.I)
@@ -133,17 +137,22 @@ def _elementwise(builder: Builder, node: Node, operands: Sequence[GraphValue]) -
         return None
     expr, kept = result
     used = [operands[k] for k in kept]
-    if expr.is_Symbol:
+    if expr.is_Symbol or (expr == _TRUTH and used[0].dtype is DType.BOOL):
         return broadcast(builder, node, used[0]) if used[0].dtype is node.type.dtype else None
     if isinstance(expr, Boolean) != (node.type.dtype is DType.BOOL):
         return None  # a condition where a number is wanted, or the reverse
     if not kept:
         return _known(builder, node, expr)
     new = Map(expr, len(kept))
-    if new.infer_type([o.type for o in used]) == node.type:
+    try:
+        type = new.infer_type([o.type for o in used])
+    except DtypeError:
+        return None  # numbers are left in it, but no operand that has their dtype
+    if type == node.type:
         return replace_node(builder, node, new, used)
-    smaller = builder.add(new, *used)
-    return broadcast(builder, node, smaller) if smaller.dtype is node.type.dtype else None
+    if type.dtype is not node.type.dtype:
+        return None
+    return broadcast(builder, node, builder.add(new, *used))
 
 
 def _computed(

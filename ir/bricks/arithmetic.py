@@ -1,27 +1,61 @@
-"""Arithmetic, comparisons and logic on every element."""
+"""Arithmetic on every element: the base of everything else that is elementwise.
+
+A brick is its ``formula``; x0 and x1 are the operands, y the result. ``through_result`` gives
+the derivative where saving y is better than keeping the operands: no second exponential, no
+square that leaves the range. Functions take numbers for tensors: ``add(x, 1.0)``.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import sympy as sp
 
 from ...errors import UsageError
-from ..expression import Y, operand
+from .. import expression
+from ..expression import Y, number, operand
 from ..value import Value
+from .comparison import (
+    Equal,
+    Greater,
+    GreaterEqual,
+    Less,
+    LessEqual,
+    LogicalAnd,
+    LogicalNot,
+    LogicalOr,
+    NotEqual,
+    Where,
+    binary,
+    equal,
+    greater,
+    greater_equal,
+    less,
+    less_equal,
+    logical_and,
+    logical_not,
+    logical_or,
+    not_equal,
+    where,
+)
 from .elementwise import Elementwise
-from .source import constant
+from .source import Number
 
 __all__ = [
+    "Abs", "Add", "Ceil", "Clip", "Cos", "Div", "Equal", "Erf", "Exp", "Expm1", "Floor",
+    "Greater", "GreaterEqual", "Less", "LessEqual", "Log", "Log1p", "LogicalAnd", "LogicalNot",
+    "LogicalOr", "Maximum", "Minimum", "Mul", "Neg", "NotEqual", "Pow", "Power", "Reciprocal",
+    "Sign", "Sin", "Sqrt", "Square", "Sub", "Where",
     "abs", "add", "ceil", "clip", "cos", "div", "equal", "erf", "exp", "expm1", "floor",
     "greater", "greater_equal", "less", "less_equal", "log", "log1p", "logical_and",
-    "logical_not", "logical_or", "maximum", "minimum", "mul", "neg", "not_equal", "pow",
-    "power", "reciprocal", "sign", "sin", "sqrt", "square", "sub", "where",
+    "logical_not", "logical_or", "maximum", "minimum", "mul", "neg", "not_equal", "number",
+    "pow", "power", "reciprocal", "sign", "sin", "sqrt", "square", "sub", "where",
 ]  # fmt: skip
 
-x0, x1, x2 = operand(0), operand(1), operand(2)
-Number = bool | int | float
+x0, x1 = operand(0), operand(1)
+Partials = tuple[sp.Expr, ...]
 
 
 class _Unary(Elementwise):
@@ -34,7 +68,12 @@ class _Binary(Elementwise):
 
 @dataclass(frozen=True)
 class Add(_Binary):
-    """y = x0 + x1"""
+    """y = x0 + x1.
+
+    Shapes:  x0, x1 broadcast together -> y
+    Dtypes:  floats, integers
+    Grad:    dx0 = dy, dx1 = dy
+    """
 
     mnemonic: ClassVar[str] = "add"
     formula: ClassVar[sp.Basic] = x0 + x1
@@ -42,7 +81,12 @@ class Add(_Binary):
 
 @dataclass(frozen=True)
 class Sub(_Binary):
-    """y = x0 - x1"""
+    """y = x0 - x1.
+
+    Shapes:  x0, x1 broadcast together -> y
+    Dtypes:  floats, integers
+    Grad:    dx0 = dy, dx1 = -dy
+    """
 
     mnemonic: ClassVar[str] = "sub"
     formula: ClassVar[sp.Basic] = x0 - x1
@@ -50,7 +94,12 @@ class Sub(_Binary):
 
 @dataclass(frozen=True)
 class Mul(_Binary):
-    """y = x0 · x1"""
+    """y = x0 · x1.
+
+    Shapes:  x0, x1 broadcast together -> y
+    Dtypes:  floats, integers
+    Grad:    dx0 = dy · x1, dx1 = dy · x0
+    """
 
     mnemonic: ClassVar[str] = "mul"
     formula: ClassVar[sp.Basic] = x0 * x1
@@ -58,42 +107,151 @@ class Mul(_Binary):
 
 @dataclass(frozen=True)
 class Div(_Binary):
-    """y = x0 / x1. Grad: dx1 = -dy · y / x1"""
+    """y = x0 / x1; integers are cut towards zero.
+
+    Shapes:  x0, x1 broadcast together -> y
+    Dtypes:  floats, integers
+    Grad:    dx0 = dy / x1, dx1 = -dy · y / x1
+    """
 
     mnemonic: ClassVar[str] = "div"
     formula: ClassVar[sp.Basic] = x0 / x1
-    through_result: ClassVar[tuple[sp.Expr, ...] | None] = (1 / x1, -Y / x1)
+    through_result: ClassVar[Partials | None] = (1 / x1, -Y / x1)
 
 
 @dataclass(frozen=True)
 class Neg(_Unary):
-    """y = -x"""
+    """y = -x0.
+
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats, integers
+    Grad:    dx0 = -dy
+    """
 
     mnemonic: ClassVar[str] = "neg"
     formula: ClassVar[sp.Basic] = -x0
 
 
 @dataclass(frozen=True)
+class Reciprocal(_Unary):
+    """y = 1 / x0.
+
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats
+    Grad:    dx0 = -dy · y²
+    """
+
+    mnemonic: ClassVar[str] = "reciprocal"
+    formula: ClassVar[sp.Basic] = 1 / x0
+    through_result: ClassVar[Partials | None] = (-(Y**2),)
+
+
+@dataclass(frozen=True)
+class Square(_Unary):
+    """y = x0².
+
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats, integers
+    Grad:    dx0 = 2 · dy · x0
+    """
+
+    mnemonic: ClassVar[str] = "square"
+    formula: ClassVar[sp.Basic] = x0**2
+
+
+@dataclass(frozen=True)
+class Sqrt(_Unary):
+    """y = √x0; NaN where x0 < 0.
+
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats
+    Grad:    dx0 = dy / (2y), infinite at 0
+    """
+
+    mnemonic: ClassVar[str] = "sqrt"
+    formula: ClassVar[sp.Basic] = sp.sqrt(x0)
+    through_result: ClassVar[Partials | None] = (1 / (2 * Y),)
+
+
+@dataclass(frozen=True)
+class Power(_Unary):
+    """y = x0^exponent for a fixed exponent; NaN where x0 < 0, unless the exponent is whole.
+
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats; integers if the exponent is whole and not negative
+    Grad:    dx0 = dy · exponent · x0^(exponent - 1); 0 if the exponent is 0
+    Raises:  UsageError if the exponent is not finite
+    """
+
+    mnemonic: ClassVar[str] = "power"
+
+    exponent: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.exponent):
+            raise UsageError("power: the exponent is not finite", got=self.exponent)
+
+    def expression(self) -> sp.Basic:
+        # quarters as rationals, so that x^0.5 and x^0.75 are known as what they are: roots
+        quarters = 4 * self.exponent
+        whole = quarters.is_integer() and math.fabs(quarters) < 2**53
+        return x0 ** (sp.Rational(int(quarters), 4) if whole else number(self.exponent))
+
+
+@dataclass(frozen=True)
+class Pow(_Binary):
+    """y = x0^x1; NaN where x0 < 0 and x1 is not whole.
+
+    Shapes:  x0, x1 broadcast together -> y
+    Dtypes:  floats
+    Grad:    dx0 = dy · x1 · x0^(x1 - 1), 0 where x1 = 0;
+             dx1 = dy · y · log(x0), 0 where x0 = 0 and x1 ≥ 0
+    Source:  the conventions at 0 are torch.pow's
+    """
+
+    mnemonic: ClassVar[str] = "pow"
+    formula: ClassVar[sp.Basic] = x0**x1
+    through_result: ClassVar[Partials | None] = (
+        sp.Piecewise((0, sp.Eq(x1, 0)), (x1 * x0 ** (x1 - 1), True)),
+        sp.Piecewise((0, sp.Eq(x0, 0) & (x1 >= 0)), (Y * sp.log(x0), True)),
+    )
+
+
+@dataclass(frozen=True)
 class Exp(_Unary):
-    """y = exp(x). Grad: dx = dy · y"""
+    """y = exp(x0).
+
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats
+    Grad:    dx0 = dy · y
+    """
 
     mnemonic: ClassVar[str] = "exp"
     formula: ClassVar[sp.Basic] = sp.exp(x0)
-    through_result: ClassVar[tuple[sp.Expr, ...] | None] = (Y,)
+    through_result: ClassVar[Partials | None] = (Y,)
 
 
 @dataclass(frozen=True)
 class Expm1(_Unary):
-    """y = exp(x) - 1, exact near 0. Grad: dx = dy · (y + 1)"""
+    """y = exp(x0) - 1, exact near 0.
+
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats
+    Grad:    dx0 = dy · exp(x0)
+    """
 
     mnemonic: ClassVar[str] = "expm1"
-    formula: ClassVar[sp.Basic] = sp.exp(x0) - 1
-    through_result: ClassVar[tuple[sp.Expr, ...] | None] = (Y + 1,)
+    formula: ClassVar[sp.Basic] = expression.expm1(x0)
 
 
 @dataclass(frozen=True)
 class Log(_Unary):
-    """y = log(x)"""
+    """y = log(x0); -inf at 0, NaN below.
+
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats
+    Grad:    dx0 = dy / x0
+    """
 
     mnemonic: ClassVar[str] = "log"
     formula: ClassVar[sp.Basic] = sp.log(x0)
@@ -101,24 +259,64 @@ class Log(_Unary):
 
 @dataclass(frozen=True)
 class Log1p(_Unary):
-    """y = log(1 + x), exact near 0"""
+    """y = log(1 + x0), exact near 0.
+
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats
+    Grad:    dx0 = dy / (1 + x0)
+    """
 
     mnemonic: ClassVar[str] = "log1p"
-    formula: ClassVar[sp.Basic] = sp.log(x0 + 1)
+    formula: ClassVar[sp.Basic] = expression.log1p(x0)
 
 
 @dataclass(frozen=True)
-class Sqrt(_Unary):
-    """y = √x. Grad: dx = dy / 2y"""
+class Sin(_Unary):
+    """y = sin(x0).
 
-    mnemonic: ClassVar[str] = "sqrt"
-    formula: ClassVar[sp.Basic] = sp.sqrt(x0)
-    through_result: ClassVar[tuple[sp.Expr, ...] | None] = (1 / (2 * Y),)
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats
+    Grad:    dx0 = dy · cos(x0)
+    """
+
+    mnemonic: ClassVar[str] = "sin"
+    formula: ClassVar[sp.Basic] = sp.sin(x0)
+
+
+@dataclass(frozen=True)
+class Cos(_Unary):
+    """y = cos(x0).
+
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats
+    Grad:    dx0 = -dy · sin(x0)
+    """
+
+    mnemonic: ClassVar[str] = "cos"
+    formula: ClassVar[sp.Basic] = sp.cos(x0)
+
+
+@dataclass(frozen=True)
+class Erf(_Unary):
+    """y = erf(x0) = 2/√π · ∫₀^x0 exp(-t²) dt.
+
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats
+    Grad:    dx0 = dy · 2/√π · exp(-x0²)
+    """
+
+    mnemonic: ClassVar[str] = "erf"
+    formula: ClassVar[sp.Basic] = sp.erf(x0)
 
 
 @dataclass(frozen=True)
 class Abs(_Unary):
-    """y = |x|. Grad: dx = dy · sign(x), 0 at 0"""
+    """y = |x0|.
+
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats, integers
+    Grad:    dx0 = dy · sign(x0); at 0: 0
+    """
 
     mnemonic: ClassVar[str] = "abs"
     formula: ClassVar[sp.Basic] = sp.Abs(x0)
@@ -126,7 +324,12 @@ class Abs(_Unary):
 
 @dataclass(frozen=True)
 class Sign(_Unary):
-    """y = -1, 0 or 1. Grad: none (zero almost everywhere)"""
+    """y = -1, 0 or 1, as x0 is.
+
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats, integers
+    Grad:    none: 0 wherever it exists
+    """
 
     mnemonic: ClassVar[str] = "sign"
     formula: ClassVar[sp.Basic] = sp.sign(x0)
@@ -134,66 +337,94 @@ class Sign(_Unary):
 
 
 @dataclass(frozen=True)
-class Square(_Unary):
-    """y = x²"""
+class Floor(_Unary):
+    """y = the largest whole number ≤ x0.
 
-    mnemonic: ClassVar[str] = "square"
-    formula: ClassVar[sp.Basic] = x0**2
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats, integers
+    Grad:    none: 0 wherever it exists
+    """
 
-
-@dataclass(frozen=True)
-class Reciprocal(_Unary):
-    """y = 1/x. Grad: dx = -dy · y²"""
-
-    mnemonic: ClassVar[str] = "reciprocal"
-    formula: ClassVar[sp.Basic] = 1 / x0
-    through_result: ClassVar[tuple[sp.Expr, ...] | None] = (-(Y**2),)
+    mnemonic: ClassVar[str] = "floor"
+    formula: ClassVar[sp.Basic] = sp.floor(x0)
+    differentiable: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
-class Power(_Unary):
-    """y = x^exponent, the exponent being a number"""
+class Ceil(_Unary):
+    """y = the smallest whole number ≥ x0.
 
-    mnemonic: ClassVar[str] = "power"
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats, integers
+    Grad:    none: 0 wherever it exists
+    """
 
-    exponent: float
+    mnemonic: ClassVar[str] = "ceil"
+    formula: ClassVar[sp.Basic] = sp.ceiling(x0)
+    differentiable: ClassVar[bool] = False
 
-    def expression(self) -> sp.Basic:
-        return x0 ** number(self.exponent)
 
-
-@dataclass(frozen=True)
-class Pow(_Binary):
-    """y = x0^x1, x0 > 0 where a gradient in x1 is wanted"""
-
-    mnemonic: ClassVar[str] = "pow"
-    formula: ClassVar[sp.Basic] = x0**x1
+#: dx0 of a maximum: 1, at ties 1/2, or 0
+_HALF_AT_TIES = sp.Piecewise((1, x0 > x1), (sp.S.Half, sp.Eq(x0, x1)), (0, True))
 
 
 @dataclass(frozen=True)
 class Maximum(_Binary):
-    """y = the larger one. Grad: to the larger one; to x1 at ties"""
+    """y = the larger of x0 and x1; NaN where one is NaN.
+
+    Shapes:  x0, x1 broadcast together -> y
+    Dtypes:  any
+    Grad:    dy to the larger one; at ties: half of it to each
+    Source:  torch.maximum
+    """
 
     mnemonic: ClassVar[str] = "maximum"
     formula: ClassVar[sp.Basic] = sp.Piecewise((x0, x0 > x1), (x1, True))
+    through_result: ClassVar[Partials | None] = (
+        _HALF_AT_TIES,
+        _HALF_AT_TIES.xreplace({x0: x1, x1: x0}),
+    )
 
 
 @dataclass(frozen=True)
 class Minimum(_Binary):
-    """y = the smaller one. Grad: to the smaller one; to x1 at ties"""
+    """y = the smaller of x0 and x1; NaN where one is NaN.
+
+    Shapes:  x0, x1 broadcast together -> y
+    Dtypes:  any
+    Grad:    dy to the smaller one; at ties: half of it to each
+    Source:  torch.minimum
+    """
 
     mnemonic: ClassVar[str] = "minimum"
     formula: ClassVar[sp.Basic] = sp.Piecewise((x0, x0 < x1), (x1, True))
+    through_result: ClassVar[Partials | None] = (
+        _HALF_AT_TIES.xreplace({x0: x1, x1: x0}),
+        _HALF_AT_TIES,
+    )
 
 
 @dataclass(frozen=True)
 class Clip(_Unary):
-    """y = x cut off at lo and hi (None: not at all). Grad: 1 inside and on the bounds, else 0"""
+    """y = x0, but lo where x0 < lo and hi where x0 > hi; None is no bound. NaN stays NaN.
+
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats; integers if the bounds are whole
+    Grad:    dx0 = dy · [lo ≤ x0 ≤ hi]: 1 on the bounds
+    Raises:  UsageError if lo > hi or a bound is NaN
+    Source:  torch.clamp
+    """
 
     mnemonic: ClassVar[str] = "clip"
 
     lo: float | None
     hi: float | None
+
+    def __post_init__(self) -> None:
+        lo = -math.inf if self.lo is None else self.lo
+        hi = math.inf if self.hi is None else self.hi
+        if not lo <= hi:
+            raise UsageError("clip: no number is between the bounds", got=f"{self.lo}, {self.hi}")
 
     def expression(self) -> sp.Basic:
         cases = []
@@ -203,290 +434,103 @@ class Clip(_Unary):
             cases.append((number(self.hi), x0 > number(self.hi)))
         return sp.Piecewise(*cases, (x0, True))
 
-
-@dataclass(frozen=True)
-class Floor(_Unary):
-    """y = the largest integer ≤ x. Grad: none"""
-
-    mnemonic: ClassVar[str] = "floor"
-    formula: ClassVar[sp.Basic] = sp.floor(x0)
-    differentiable: ClassVar[bool] = False
-
-
-@dataclass(frozen=True)
-class Ceil(_Unary):
-    """y = the smallest integer ≥ x. Grad: none"""
-
-    mnemonic: ClassVar[str] = "ceil"
-    formula: ClassVar[sp.Basic] = sp.ceiling(x0)
-    differentiable: ClassVar[bool] = False
-
-
-@dataclass(frozen=True)
-class Sin(_Unary):
-    """y = sin(x)"""
-
-    mnemonic: ClassVar[str] = "sin"
-    formula: ClassVar[sp.Basic] = sp.sin(x0)
-
-
-@dataclass(frozen=True)
-class Cos(_Unary):
-    """y = cos(x)"""
-
-    mnemonic: ClassVar[str] = "cos"
-    formula: ClassVar[sp.Basic] = sp.cos(x0)
-
-
-@dataclass(frozen=True)
-class Erf(_Unary):
-    """y = erf(x), the error function"""
-
-    mnemonic: ClassVar[str] = "erf"
-    formula: ClassVar[sp.Basic] = sp.erf(x0)
-
-
-class _Comparison(_Binary):
-    differentiable: ClassVar[bool] = False
-
-
-@dataclass(frozen=True)
-class Less(_Comparison):
-    """y = x0 < x1"""
-
-    mnemonic: ClassVar[str] = "less"
-    formula: ClassVar[sp.Basic] = sp.StrictLessThan(x0, x1)
-
-
-@dataclass(frozen=True)
-class LessEqual(_Comparison):
-    """y = x0 ≤ x1"""
-
-    mnemonic: ClassVar[str] = "less_equal"
-    formula: ClassVar[sp.Basic] = sp.LessThan(x0, x1)
-
-
-@dataclass(frozen=True)
-class Greater(_Comparison):
-    """y = x0 > x1"""
-
-    mnemonic: ClassVar[str] = "greater"
-    formula: ClassVar[sp.Basic] = sp.StrictGreaterThan(x0, x1)
-
-
-@dataclass(frozen=True)
-class GreaterEqual(_Comparison):
-    """y = x0 ≥ x1"""
-
-    mnemonic: ClassVar[str] = "greater_equal"
-    formula: ClassVar[sp.Basic] = sp.GreaterThan(x0, x1)
-
-
-@dataclass(frozen=True)
-class Equal(_Comparison):
-    """y = x0 == x1"""
-
-    mnemonic: ClassVar[str] = "equal"
-    formula: ClassVar[sp.Basic] = sp.Equality(x0, x1)
-
-
-@dataclass(frozen=True)
-class NotEqual(_Comparison):
-    """y = x0 != x1"""
-
-    mnemonic: ClassVar[str] = "not_equal"
-    formula: ClassVar[sp.Basic] = sp.Unequality(x0, x1)
-
-
-@dataclass(frozen=True)
-class LogicalAnd(_Comparison):
-    """y = x0 and x1, both bool"""
-
-    mnemonic: ClassVar[str] = "logical_and"
-    formula: ClassVar[sp.Basic] = sp.And(sp.Ne(x0, 0), sp.Ne(x1, 0))
-
-
-@dataclass(frozen=True)
-class LogicalOr(_Comparison):
-    """y = x0 or x1, both bool"""
-
-    mnemonic: ClassVar[str] = "logical_or"
-    formula: ClassVar[sp.Basic] = sp.Or(sp.Ne(x0, 0), sp.Ne(x1, 0))
-
-
-@dataclass(frozen=True)
-class LogicalNot(_Unary):
-    """y = not x, a bool"""
-
-    mnemonic: ClassVar[str] = "logical_not"
-    formula: ClassVar[sp.Basic] = sp.Eq(x0, 0)
-    differentiable: ClassVar[bool] = False
-
-
-@dataclass(frozen=True)
-class Where(Elementwise):
-    """y = x1 where x0 (a bool), else x2"""
-
-    mnemonic: ClassVar[str] = "where"
-    arity: ClassVar[int | None] = 3
-    formula: ClassVar[sp.Basic] = sp.Piecewise((x1, sp.Ne(x0, 0)), (x2, True))
-
-
-def number(value: float) -> sp.Expr:
-    """A float as SymPy has it: an integer if it is one, else all 53 bits."""
-    return sp.Integer(int(value)) if float(value).is_integer() else sp.Float(value, precision=53)
-
-
-def _lift(x: Value | Number, y: Value | Number) -> tuple[Value, Value]:
-    """Numbers become constants of the other operand's dtype."""
-    if isinstance(x, Value):
-        return x, y if isinstance(y, Value) else constant(x, y, x.dtype)
-    if isinstance(y, Value):
-        return constant(y, x, y.dtype), y
-    raise UsageError("two numbers and no tensor", got=f"{x!r} and {y!r}")
-
-
-def _unary(brick: Elementwise, x: Value) -> Value:
-    return x.apply(brick, x)
-
-
-def _binary(brick: Elementwise, x: Value | Number, y: Value | Number) -> Value:
-    left, right = _lift(x, y)
-    return left.apply(brick, left, right)
+    def partials(self) -> tuple[sp.Expr | None, ...]:
+        above = sp.true if self.lo is None else x0 >= number(self.lo)
+        below = sp.true if self.hi is None else x0 <= number(self.hi)
+        return (sp.Piecewise((1, sp.And(above, below)), (0, True)),)
 
 
 def add(x: Value | Number, y: Value | Number) -> Value:
-    return _binary(Add(), x, y)
+    return binary(Add(), x, y)
 
 
 def sub(x: Value | Number, y: Value | Number) -> Value:
-    return _binary(Sub(), x, y)
+    return binary(Sub(), x, y)
 
 
 def mul(x: Value | Number, y: Value | Number) -> Value:
-    return _binary(Mul(), x, y)
+    return binary(Mul(), x, y)
 
 
 def div(x: Value | Number, y: Value | Number) -> Value:
-    return _binary(Div(), x, y)
+    return binary(Div(), x, y)
 
 
 def pow(x: Value | Number, y: Value | Number) -> Value:
-    return _binary(Pow(), x, y)
+    return binary(Pow(), x, y)
 
 
 def maximum(x: Value | Number, y: Value | Number) -> Value:
-    return _binary(Maximum(), x, y)
+    return binary(Maximum(), x, y)
 
 
 def minimum(x: Value | Number, y: Value | Number) -> Value:
-    return _binary(Minimum(), x, y)
-
-
-def less(x: Value | Number, y: Value | Number) -> Value:
-    return _binary(Less(), x, y)
-
-
-def less_equal(x: Value | Number, y: Value | Number) -> Value:
-    return _binary(LessEqual(), x, y)
-
-
-def greater(x: Value | Number, y: Value | Number) -> Value:
-    return _binary(Greater(), x, y)
-
-
-def greater_equal(x: Value | Number, y: Value | Number) -> Value:
-    return _binary(GreaterEqual(), x, y)
-
-
-def equal(x: Value | Number, y: Value | Number) -> Value:
-    return _binary(Equal(), x, y)
-
-
-def not_equal(x: Value | Number, y: Value | Number) -> Value:
-    return _binary(NotEqual(), x, y)
-
-
-def logical_and(x: Value, y: Value) -> Value:
-    return _binary(LogicalAnd(), x, y)
-
-
-def logical_or(x: Value, y: Value) -> Value:
-    return _binary(LogicalOr(), x, y)
-
-
-def where(condition: Value, x: Value | Number, y: Value | Number) -> Value:
-    left, right = _lift(x, y)
-    return condition.apply(Where(), condition, left, right)
+    return binary(Minimum(), x, y)
 
 
 def neg(x: Value) -> Value:
-    return _unary(Neg(), x)
-
-
-def exp(x: Value) -> Value:
-    return _unary(Exp(), x)
-
-
-def expm1(x: Value) -> Value:
-    return _unary(Expm1(), x)
-
-
-def log(x: Value) -> Value:
-    return _unary(Log(), x)
-
-
-def log1p(x: Value) -> Value:
-    return _unary(Log1p(), x)
-
-
-def sqrt(x: Value) -> Value:
-    return _unary(Sqrt(), x)
-
-
-def abs(x: Value) -> Value:
-    return _unary(Abs(), x)
-
-
-def sign(x: Value) -> Value:
-    return _unary(Sign(), x)
-
-
-def square(x: Value) -> Value:
-    return _unary(Square(), x)
+    return x.apply(Neg(), x)
 
 
 def reciprocal(x: Value) -> Value:
-    return _unary(Reciprocal(), x)
+    return x.apply(Reciprocal(), x)
 
 
-def power(x: Value, exponent: float) -> Value:
-    return _unary(Power(float(exponent)), x)
+def square(x: Value) -> Value:
+    return x.apply(Square(), x)
 
 
-def clip(x: Value, lo: float | None = None, hi: float | None = None) -> Value:
-    return _unary(Clip(None if lo is None else float(lo), None if hi is None else float(hi)), x)
+def sqrt(x: Value) -> Value:
+    return x.apply(Sqrt(), x)
 
 
-def floor(x: Value) -> Value:
-    return _unary(Floor(), x)
+def exp(x: Value) -> Value:
+    return x.apply(Exp(), x)
 
 
-def ceil(x: Value) -> Value:
-    return _unary(Ceil(), x)
+def expm1(x: Value) -> Value:
+    return x.apply(Expm1(), x)
+
+
+def log(x: Value) -> Value:
+    return x.apply(Log(), x)
+
+
+def log1p(x: Value) -> Value:
+    return x.apply(Log1p(), x)
 
 
 def sin(x: Value) -> Value:
-    return _unary(Sin(), x)
+    return x.apply(Sin(), x)
 
 
 def cos(x: Value) -> Value:
-    return _unary(Cos(), x)
+    return x.apply(Cos(), x)
 
 
 def erf(x: Value) -> Value:
-    return _unary(Erf(), x)
+    return x.apply(Erf(), x)
 
 
-def logical_not(x: Value) -> Value:
-    return _unary(LogicalNot(), x)
+def abs(x: Value) -> Value:
+    return x.apply(Abs(), x)
+
+
+def sign(x: Value) -> Value:
+    return x.apply(Sign(), x)
+
+
+def floor(x: Value) -> Value:
+    return x.apply(Floor(), x)
+
+
+def ceil(x: Value) -> Value:
+    return x.apply(Ceil(), x)
+
+
+def power(x: Value, exponent: float) -> Value:
+    return x.apply(Power(float(exponent)), x)
+
+
+def clip(x: Value, lo: float | None = None, hi: float | None = None) -> Value:
+    return x.apply(Clip(None if lo is None else float(lo), None if hi is None else float(hi)), x)

@@ -1,4 +1,8 @@
-"""Bricks without operands: numbers, constant arrays, sizes, indices."""
+"""Bricks without operands: numbers, constant arrays, sizes, indices.
+
+The functions take a ``place`` first: any value of the graph, trace or computation in which
+the new one is made. It is no operand.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,10 @@ from ..dtypes import DType
 from ..types import TensorType
 from ..value import Value
 
-__all__ = ["Constant", "DimSize", "Iota", "Literal", "constant", "dim_size", "full_like", "iota",
-           "literal", "ones_like", "zeros_like"]  # fmt: skip
+__all__ = ["Constant", "DimSize", "Iota", "Literal", "Number", "constant", "dim_size", "full_like",
+           "iota", "lift", "literal", "ones_like", "zeros_like"]  # fmt: skip
+
+Number = bool | int | float
 
 
 class _Source(Brick):
@@ -32,12 +38,13 @@ class _Source(Brick):
 
 @dataclass(frozen=True)
 class Constant(_Source):
-    """A number.
+    """A number. Floats keep 53 bits here and are rounded to the dtype where they are used.
 
     Shapes:  -> y []
     Dtypes:  any
     Grad:    none
-    Raises:  DtypeError if the number does not fit the dtype
+    Raises:  DtypeError if the number is none of the dtype: a fraction or too large a number
+             for an integer, anything but 0 and 1 for bool
     """
 
     mnemonic: ClassVar[str] = "constant"
@@ -47,31 +54,43 @@ class Constant(_Source):
 
     def __post_init__(self) -> None:
         # one spelling per value, so that equal constants are equal bricks
-        if self.dtype is DType.BOOL:
-            typed: bool | int | float = bool(self.value)
-        elif self.dtype.is_float:
-            typed = float(self.value)
-        elif float(self.value).is_integer():
-            typed = int(self.value)
-        else:
-            raise DtypeError("not an integer", got=self.value, expected=self.dtype)
-        object.__setattr__(self, "value", typed)
+        object.__setattr__(self, "value", _typed(self.value, self.dtype))
 
     def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
         return TensorType(self.dtype, ())
 
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
-        return np.asarray(self.value, self.dtype.numpy)
+        with np.errstate(over="ignore"):  # 1e300 in f32 is infinite
+            return np.asarray(self.value, self.dtype.numpy)
+
+
+def _typed(value: Number, dtype: DType) -> Number:
+    """The number as bool, int or float, as the dtype has it."""
+    try:
+        if dtype.is_float:
+            return float(value)
+        whole = int(value)
+        if whole == value:
+            if dtype is DType.BOOL and whole in (0, 1):
+                return bool(whole)
+            if dtype.is_integer and -(bound := 2 ** (8 * dtype.itemsize - 1)) <= whole < bound:
+                return whole
+    except (OverflowError, ValueError):  # inf and nan are no integers, 10**400 no float
+        pass
+    raise DtypeError(
+        "a number does not fit its dtype", got=f"{value!r}"[:80], expected=dtype,
+        hint="" if dtype.is_float else "cast the tensor that it meets to a float first",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Literal(_Source):
-    """A constant array; ``data`` are its elements in C order.
+    """A constant array; ``data`` are its elements in C order, little-endian.
 
     Shapes:  -> y [*S], fixed sizes
-    Dtypes:  any that NumPy has
+    Dtypes:  any
     Grad:    none
-    Raises:  ShapeError if the number of bytes does not fit the type
+    Raises:  ShapeError if the sizes are not fixed, or the bytes too few or too many
     """
 
     mnemonic: ClassVar[str] = "literal"
@@ -81,12 +100,16 @@ class Literal(_Source):
 
     def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
         if self.type.nbytes != len(self.data):
-            raise ShapeError("literal: the data do not fit", got=f"{len(self.data)} bytes",
-                             expected=f"{self.type.nbytes} for {self.type}")  # fmt: skip
+            raise ShapeError(
+                "literal: the data do not fill the shape", got=f"{len(self.data)} bytes",
+                expected=f"{self.type.nbytes} for {self.type}",
+            )  # fmt: skip
         return self.type
 
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
-        return np.frombuffer(self.data, self.type.dtype.numpy).reshape(self.type.concrete(dims))
+        stored = self.type.dtype.numpy.newbyteorder("<")
+        flat = np.frombuffer(self.data, stored).astype(self.type.dtype.numpy)
+        return flat.reshape(self.type.concrete(dims))
 
 
 @dataclass(frozen=True)
@@ -96,6 +119,7 @@ class DimSize(_Source):
     Shapes:  -> y []
     Dtypes:  any but bool
     Grad:    none
+    Raises:  DtypeError for bool
     """
 
     mnemonic: ClassVar[str] = "dim_size"
@@ -104,6 +128,8 @@ class DimSize(_Source):
     dtype: DType
 
     def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
+        if self.dtype is DType.BOOL:
+            raise DtypeError("a size is no bool", where=self.mnemonic)
         return TensorType(self.dtype, ())
 
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
@@ -112,12 +138,12 @@ class DimSize(_Source):
 
 @dataclass(frozen=True)
 class Iota(_Source):
-    """The index along one axis.
+    """y[..., i, ...] = i: the index along one axis.
 
     Shapes:  -> y [*S]
-    Dtypes:  i32, i64, f32, f64
+    Dtypes:  any but bool
     Grad:    none
-    Raises:  ShapeError if there is no such axis
+    Raises:  ShapeError if there is no such axis; DtypeError for bool
     """
 
     mnemonic: ClassVar[str] = "iota"
@@ -127,7 +153,11 @@ class Iota(_Source):
 
     def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
         if not 0 <= self.axis < self.type.rank:
-            raise ShapeError("iota: no such axis", got=self.axis, expected=f"0..{self.type.rank - 1}")
+            raise ShapeError(
+                "iota: no such axis", got=f"axis {self.axis}", expected=f"an axis of {self.type}"
+            )
+        if self.type.dtype is DType.BOOL:
+            raise DtypeError("iota counts, which bool cannot", got=self.type)
         return self.type
 
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
@@ -137,39 +167,47 @@ class Iota(_Source):
         return np.broadcast_to(column, shape).copy()
 
 
-def constant(place: Value, value: bool | int | float, dtype: DType) -> Value:
-    """A number where ``place`` is."""
+def constant(place: Value, value: Number, dtype: DType) -> Value:
+    """The number as a scalar of that dtype."""
     return place.apply(Constant(value, dtype))
 
 
+def lift(value: Value | Number, like: Value) -> Value:
+    """A number as a constant of ``like``'s dtype, in its place; values stay themselves."""
+    return value if isinstance(value, Value) else constant(like, value, like.dtype)
+
+
 def literal(place: Value, array: Array) -> Value:
-    """A constant array where ``place`` is."""
-    type = TensorType(DType.of(array.dtype), array.shape)
-    return place.apply(Literal(np.ascontiguousarray(array).tobytes(), type))
+    """The array as part of the program."""
+    type = TensorType.of(DType.of(array.dtype), array.shape)
+    data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+    return place.apply(Literal(data, type))
 
 
 def dim_size(place: Value, size: Size, dtype: DType) -> Value:
-    """A size as a number."""
+    """The size as a scalar of that dtype: a Constant if it is known."""
     if isinstance(size, int):
         return constant(place, size, dtype)
     return place.apply(DimSize(size, dtype))
 
 
 def iota(place: Value, type: TensorType, axis: int) -> Value:
-    """Indices along ``axis``."""
-    return place.apply(Iota(type, axis))
+    """The index along ``axis``, which counts from the end if negative."""
+    return place.apply(Iota(type, axis + type.rank if axis < 0 else axis))
 
 
-def full_like(x: Value, value: bool | int | float) -> Value:
-    """A number in x's type."""
-    from .shape import broadcast_to
+def full_like(x: Value, value: Number) -> Value:
+    """The number in x's dtype and shape."""
+    from .shape import broadcast_to  # its derivative needs reductions, and they need this module
 
     return broadcast_to(constant(x, value, x.dtype), x.shape)
 
 
 def zeros_like(x: Value) -> Value:
+    """Zeros in x's dtype and shape."""
     return full_like(x, 0)
 
 
 def ones_like(x: Value) -> Value:
+    """Ones in x's dtype and shape."""
     return full_like(x, 1)

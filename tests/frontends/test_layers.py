@@ -37,7 +37,8 @@ def compare(
     """The layer's inference equals the torch module's, given the same parameters."""
     model = Model(layer(input("x", (N, *x.shape[1:]), "f64")))
     rng = np.random.default_rng(1)
-    values = {name: rng.uniform(0.1, 1, a.shape) for name, a in start(model).items()}
+    first = start(model)
+    values = {k: rng.uniform(0.1, 1, a.shape) for k, a in first.items() if "random" not in k}
     theirs = theirs.double().eval()
     own = dict(theirs.named_parameters()) | dict(theirs.named_buffers())
     for name, value in values.items():
@@ -325,7 +326,7 @@ def test_elementwise_refuses() -> None:
         (L.Softmax(2), (N, 3), r"no such axes; got \[2\]"),
         (L.LayerNorm(3), (N, 3), "no last 3 axes"),
         (L.Dropout(1.0), (N, 3), "impossible rate"),
-        (L.Reshape((5, -1)), (N, 3), "cannot reshape"),
+        (L.Reshape((5, -1)), (N, 3), "reshape: no size"),
     ],
     ids=str,
 )  # fmt: skip
@@ -341,7 +342,7 @@ def test_wrong_kinds_of_input() -> None:
     with pytest.raises(UsageError, match=r"Linear\(3\) is called on tensors; got ndarray"):
         L.Linear(3)(np.zeros((2, 3)))
     with pytest.raises(UsageError, match="not a name"):
-        L.Linear(3, name="a name")
+        L.Linear(3, name='a"b')
 
 
 def test_repr_is_the_call() -> None:

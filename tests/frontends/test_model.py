@@ -11,6 +11,7 @@ from brickc.errors import ImportModelError, ShapeError, UsageError
 from brickc.frontends import functional as F  # noqa: N812 - as in torch
 from brickc.frontends import layers as L  # noqa: N812
 from brickc.frontends.containers import Parallel, Sequential
+from brickc.frontends.layer import Layer
 from brickc.frontends.model import Model
 from brickc.frontends.trace import Tensor, input, parameter, state
 from brickc.ir.brick import ModeDependent
@@ -23,7 +24,7 @@ N = Dim("N", 1, 16)
 Array = np.ndarray[Any, Any]
 
 
-def small(*middle: L.Layer) -> Model:
+def small(*middle: Layer) -> Model:
     x, t = input("x", (N, 1, 8, 8)), input("t", (N,), "i32", limit=3)
     y = Sequential(L.Conv2d(2, 3), L.Tanh(), *middle, L.MeanPool(2), L.Flatten(), L.Linear(3))(x)
     return Model({"logits": y}, F.softmax_loss(y, t), {"accuracy": F.accuracy(y, t)})

@@ -27,17 +27,17 @@ def line() -> int:
     return frame.f_back.f_lineno
 
 
-def run(y: Tensor, **feeds: Any) -> np.ndarray[Any, Any]:
+def run(y: Tensor, /, **feeds: Any) -> np.ndarray[Any, Any]:
     """The value of a tensor by the reference interpreter."""
     return interpret(Model(y).graph(), feeds)["output"]
 
 
 def test_the_origin_is_the_users_line() -> None:
     x = input("x", (N, 4))
-    here = line()
+    here = line() - 1
     assert x.origin == Origin("test_trace.py", here)
     y = F.tanh(x * 2.0 + 1.0)
-    here = line()
+    here = line() - 1
     assert y.origin == Origin("test_trace.py", here)
     assert y.operands[0].origin.line == here
 
@@ -84,7 +84,7 @@ def test_operators(rng: np.random.Generator) -> None:
         (x + np.float32(0.5), a + 0.5),
         (b + x, a + b),
         (x * b, a * b),
-        (F.less(x, y) * 1, a < b),
+        (F.less(x, y).astype("f32"), a < b),
     ]:
         assert got.shape == (2, 3)
         feeds = {k: v for k, v in (("x", a), ("y", b)) if k in Model(got).inputs}
@@ -134,7 +134,7 @@ def test_reshape_keeps_a_dim_symbolic() -> None:
     x = input("x", (N, 6, 4))
     assert x.reshape(-1, 24).shape == (N, 24)
     assert x.reshape(N, -1).shape == (N, 24)
-    with pytest.raises(ShapeError, match=r"test_trace.py:\d+: cannot reshape"):
+    with pytest.raises(ShapeError, match=r"test_trace.py:\d+: reshape: no size"):
         x.reshape(N, -1, 5)
     with pytest.raises(ShapeError):
         x.reshape(-1, -1)
@@ -177,7 +177,7 @@ def test_tensors_are_not_values() -> None:
     with pytest.raises(UsageError, match="no truth value"):
         bool(x)
     with pytest.raises(TypeError):
-        iter(x)  # type: ignore[call-overload]
+        iter(x)
     with pytest.raises(UsageError, match=r"tanh is applied to tensors; got ndarray"):
         F.tanh(np.zeros(3))  # type: ignore[arg-type]
     with pytest.raises(AttributeError):

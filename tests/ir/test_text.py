@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import sympy as sp
 from brick_modules import catalogue
@@ -23,6 +25,7 @@ from hypothesis import strategies as st
 from random_graphs import expressions, graphs
 
 CATALOGUE = catalogue()
+SCALAR = TensorType(DType.F32)
 x0, x1 = operand(0), operand(1)
 
 TEXT = r"""graph "two \"nets\"" {
@@ -31,7 +34,7 @@ TEXT = r"""graph "two \"nets\"" {
   %1: f32[4] = parameter "conv1.weight" {init=uniform(-0.5,0.5), lr_scale=2.0, decay_scale=0.0}
   %2: f32[] = state "lr" {init=constant(0.1,0.0)}
   %3: f32[N,4] = map(%0, %1) {expr="x0*(1-x1^2)", operands=2}  # net.prototxt:41 "Schicht ü" grad of %4
-  %7: f32[4] = reduce_sum(%3) {axes=[0], keepdims=false}  # "a b\u000a" note "odd: \"note\""
+  %7: f32[4] = reduce_sum(%3) {axes=[0], keepdims=false}  # "a b\n" note "odd: \"note\""
   output "y" = %3
   update "conv1.weight" = %7
 }
@@ -99,7 +102,7 @@ def test_expressions_round_trip(expr: sp.Basic) -> None:
         (sp.sqrt(x0), "sqrt(x0)"),
         (logistic(x0) * (1 - Y), "(1-y)*logistic(x0)"),
         (sp.Piecewise((x0, x0 > 0), (0, True)), "select(x0>0, x0, 0)"),
-        (sp.And(sp.Ne(x0, 0), x1 < 2), "x0!=0 & x1<2"),
+        (sp.And(sp.Ne(x0, 0), x1 < 2), "x1<2 & x0!=0"),
         (sp.Mul(-1, sp.Mul(2, x0), evaluate=False), "(-1)*(2*x0)"),
         (sp.Pow(2, -1, evaluate=False), "2^(-1)"),
         (sp.diff(sp.Function("f1")(x0, x1), x1), "D(f1(x0, x1), x1, 1)"),
@@ -242,3 +245,14 @@ def test_surroundings_mark_the_node() -> None:
     assert [line[:6] for line in lines] == ["  %2: f"[:6], "> %3: ", "  %7: "]
     with pytest.raises(VerifyError, match="%5 does not exist"):
         example().node(5)
+
+
+@given(st.floats())
+def test_every_float(value: float) -> None:
+    graph = Graph("floats")
+    graph.add(CATALOGUE["power"](value), [graph.add(Input("x", SCALAR), [], Origin()).id], Origin())
+    again = parse(print_graph(graph), CATALOGUE)
+    exponent = again.node(1).brick.exponent  # type: ignore[attr-defined]
+    assert repr(exponent) == repr(value)
+    if math.isfinite(value):
+        assert parse_expression(print_expression(sp.Float(value))) == sp.Float(value)

@@ -40,8 +40,10 @@ def _built(kind: object, *args: object, simplify: bool) -> sp.Basic | None:
         made = kind(*args) if simplify else kind(*args, evaluate=False)  # type: ignore[operator]
     except (TypeError, ValueError, ZeroDivisionError, OverflowError):
         return None
-    strange = (sp.zoo, sp.I, sp.nan, sp.oo, -sp.oo)
-    return None if not isinstance(made, sp.Basic) or made.has(*strange) else made
+    if not isinstance(made, sp.Basic) or made.has(sp.zoo, sp.I, sp.nan, sp.oo, -sp.oo):
+        return None
+    # SymPy's floats have no largest exponent, ours do
+    return None if any(sp.Float(float(f)) != f for f in made.atoms(sp.Float)) else made
 
 
 def _relation(kind: type, a: sp.Basic, b: sp.Basic, simplify: bool) -> sp.Basic | None:
@@ -89,7 +91,7 @@ def _selects(draw: st.DrawFn, inner: st.SearchStrategy[sp.Basic]) -> sp.Basic | 
             condition = wrap(condition, other)
         pairs.append((draw(inner), condition))
     pairs.append((draw(inner), True))
-    return sp.Piecewise(*pairs, evaluate=draw(st.booleans()))
+    return _built(sp.Piecewise, *pairs, simplify=draw(st.booleans()))
 
 
 def expressions() -> st.SearchStrategy[sp.Basic]:

@@ -258,7 +258,7 @@ def _per_offset(
         strides += [p.strides for p, _ in sources] + [p.strides for p in places]
     elif taken_access is not None:
         strides.append(taken_access.strides)
-        em.fill(pair(em, taken_access)[0], 0)
+        em.fill(pair(em, taken_access)[0], False)
     rows: int | None = None
     if not padded:
         groups = coalesce(small.shape, order, strides)
