@@ -1,11 +1,11 @@
 """brickc: an ahead-of-time compiler for neural-network training steps.
 
-    import brickc as bc
-    N = bc.Dim("N", 1, 1024)
-    x, t = bc.input("x", (N, 1, 32, 32)), bc.input("t", (N,), "i32", limit=10)
-    y = bc.Sequential(bc.Conv2d(6, 5), bc.Tanh(), bc.Flatten(), bc.Linear(10))(x)
-    model = bc.Model(outputs={"logits": y}, loss=bc.softmax_loss(y, t))
-    program = bc.compile(model, target="numpy", optimizer=bc.SGD(0.1, momentum=0.9))
+import brickc as bc
+N = bc.Dim("N", 1, 1024)
+x, t = bc.input("x", (N, 1, 32, 32)), bc.input("t", (N,), "i32", limit=10)
+y = bc.Sequential(bc.Conv2d(6, 5), bc.Tanh(), bc.Flatten(), bc.Linear(10))(x)
+model = bc.Model(outputs={"logits": y}, loss=bc.softmax_loss(y, t))
+program = bc.compile(model, target="numpy", optimizer=bc.SGD(0.1, momentum=0.9))
 """
 
 from __future__ import annotations

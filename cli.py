@@ -124,13 +124,11 @@ def run(
         results = program.call(function, inputs)
         unknown = sorted(set(targets) - set(results))
         if unknown:
-            raise UsageError(
-                "no such output", got=", ".join(unknown), expected=", ".join(results)
-            )
+            raise UsageError("no such output", got=", ".join(unknown), expected=", ".join(results))
         for name, path in targets.items():
             _write_npy(path, results[name])
         if save is not None:
-            _save_copy(program, artifact, save)
+            program.save_copy(save)
         shown = {n: a.tolist() for n, a in results.items() if n not in targets}
         if as_json:
             _print_json({"outputs": shown, "written": {n: str(p) for n, p in targets.items()}})
@@ -172,7 +170,7 @@ def train(
         if not as_json:
             step = program.compiled.functions["train_step"]
             _out.print(
-                f"{model}: {step.fusion_count} kernels, compiled in {compile_seconds:.2f} s; "
+                f"{model}: {len(step.program.kernels)} kernels, compiled in {compile_seconds:.2f} s; "
                 f"{source.describe()}", markup=False,
             )  # fmt: skip
         with _progress(as_json) as progress:
@@ -461,7 +459,9 @@ def _bytes(text: str | None) -> int | None:
     try:
         value = int(float(number) * units.get(unit, 1))
     except ValueError:
-        raise UsageError("not a number of bytes", got=text, expected="e.g. 1000000, 64M, 2G") from None
+        raise UsageError(
+            "not a number of bytes", got=text, expected="e.g. 1000000, 64M, 2G"
+        ) from None
     if value <= 0:
         raise UsageError("a memory limit must be positive", got=text)
     return value
@@ -508,10 +508,6 @@ def _write_text(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be written", got=error.strerror) from None
-
-
-def _save_copy(program: Executable, source: Path, target: Path) -> None:
-    program.save_copy(source, target)
 
 
 def _dump_ir(program: Program, folder: Path) -> None:

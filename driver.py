@@ -29,7 +29,7 @@ from .ir.graph import Graph
 from .ir.kernel.kernel import KernelProgram
 from .ir.kernel.memory import Buffer, Space
 
-__all__ = ["BACKENDS", "Compiled", "Function", "compile_model", "compile_graph"]
+__all__ = ["BACKENDS", "Compiled", "Function", "compile_graph", "compile_model"]
 
 #: target name -> backend
 BACKENDS: dict[str, Backend] = {"numpy": NumpyBackend()}
@@ -153,9 +153,7 @@ def _graph(
         case "train_step":
             graph, pipeline = model.training(), training_pipeline(model.loss or "loss", optimizer)
         case _:
-            raise UsageError(
-                "unknown function", got=name, expected="infer, evaluate or train_step"
-            )
+            raise UsageError("unknown function", got=name, expected="infer, evaluate or train_step")
     stages: dict[str, Graph] = {"graph": graph}
 
     def watch(stage: str, result: Graph) -> None:

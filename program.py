@@ -210,9 +210,7 @@ def stage_graph(function: Function, stage: str) -> Any:
         return function.graph
     key = wanted[stage]
     if key not in function.stages:
-        raise UsageError(
-            f"{function.name} has no backward pass", hint="ask for train_step"
-        )
+        raise UsageError(f"{function.name} has no backward pass", hint="ask for train_step")
     return function.stages[key]
 
 
@@ -228,4 +226,3 @@ def dump_text(function: Function, stage: str) -> str:
         case "kernels":
             return kernels_text(function.program)
     raise UsageError("unknown stage", got=stage, expected=", ".join(STAGES))
-

@@ -117,4 +117,3 @@ def _region(title: str, region: Region, first: str | None) -> list[str]:
     lines += [f"    {line}" for line in str(region.program).splitlines()]
     lines += [f"    result {k} -> {access}" for k, access in region.stores]
     return lines
-

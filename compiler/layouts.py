@@ -199,7 +199,7 @@ class _Chooser:
             want = self.wants.get(node.id)
             brick = node.brick
             match brick:
-                case (Copy() | Prefer()) if brick.order is not None:
+                case Copy() | Prefer() if brick.order is not None:
                     self._wish(node.operands[0], brick.order)
                 case Contract():
                     self._wish_of_contract(node, brick)

@@ -22,7 +22,7 @@ def schedule(graph: Graph, layouts: Layouts, fusion: Fusion) -> tuple[Group, ...
     liveness = _Liveness(graph, layouts, fusion)
     given = list(fusion.groups)
     greedy = _greedy(given, fusion, liveness)
-    return tuple(min((given, greedy), key=liveness.peak))
+    return tuple(given if liveness.peak(given) <= liveness.peak(greedy) else greedy)
 
 
 class _Liveness:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..compiler.optimize.specialise import restrict, specialise
 from ..errors import ImportModelError, ShapeError, UsageError
-from ..ir.brick import Leaf, Parameter
+from ..ir.brick import Input, Leaf, Parameter
 from ..ir.bricks.arithmetic import add
 from ..ir.builder import Builder, GraphValue
 from ..ir.graph import Graph
@@ -186,6 +186,11 @@ class Model:
     def states(self) -> dict[str, TensorType]:
         """The states' types by name: running statistics, the random seed and counter."""
         return self._types(self._graph.states)
+
+    def label_limit(self, name: str) -> int:
+        """Every element of an integer input is below this; 0 if nothing is said."""
+        brick = self._graph.node(self._graph.inputs[name]).brick
+        return brick.limit if isinstance(brick, Input) else 0
 
     def _types(self, leaves: Mapping[str, int]) -> dict[str, TensorType]:
         return {name: self._graph.node(id).type for name, id in leaves.items()}

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-import numpy as np
 import numpy.typing as npt
 
 from ..errors import ShapeError, UnsupportedError

@@ -31,7 +31,7 @@ class GraphValue(Value):
     def type(self) -> TensorType:
         return self.node.type
 
-    def apply(self, brick: Brick, *operands: Value) -> GraphValue:  # type: ignore[override]
+    def apply(self, brick: Brick, *operands: Value) -> GraphValue:
         return self.builder.add(brick, *operands)
 
     def __repr__(self) -> str:
@@ -89,7 +89,8 @@ def rewrite(graph: Graph, rule: Rewriter, *, live_only: bool = True) -> Graph:
         if replacement is None:
             numbers = [o.id for o in operands]
             same = all(
-                o.type == graph.node(old).type for o, old in zip(operands, node.operands, strict=True)
+                o.type == graph.node(old).type
+                for o, old in zip(operands, node.operands, strict=True)
             )
             copied = new.add(
                 node.brick, numbers, node.origin, id=node.id, type=node.type if same else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class DType(Enum):
         return self in (DType.I64, DType.I32)
 
     @property
-    def numpy(self) -> np.dtype:  # type: ignore[type-arg]
+    def numpy(self) -> np.dtype[Any]:
         """The NumPy dtype. Raises UnsupportedError for bf16, which NumPy has not."""
         if self is DType.BF16:
             raise UnsupportedError("NumPy has no bf16", hint="use f32 on the CPU")
@@ -59,13 +60,11 @@ class DType(Enum):
     @staticmethod
     def of(dtype: object) -> DType:
         """The dtype of a NumPy dtype, array or scalar type."""
-        found = np.dtype(dtype)  # type: ignore[call-overload]
+        found: np.dtype[Any] = np.dtype(dtype)  # type: ignore[call-overload]
         for ours, theirs in _NUMPY.items():
             if theirs == found:
                 return ours
-        raise DtypeError(
-            "unsupported dtype", got=found, expected=", ".join(d.value for d in DType)
-        )
+        raise DtypeError("unsupported dtype", got=found, expected=", ".join(d.value for d in DType))
 
     def __repr__(self) -> str:
         return self.value
@@ -83,7 +82,7 @@ _ITEMSIZE = {
     DType.BOOL: 1,
 }
 
-_NUMPY = {
+_NUMPY: dict[DType, np.dtype[Any]] = {
     DType.F64: np.dtype(np.float64),
     DType.F32: np.dtype(np.float32),
     DType.F16: np.dtype(np.float16),

@@ -83,9 +83,7 @@ def _finite(value: Plain) -> Plain:
     return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def from_json(
-    text: str, catalogue: Mapping[str, type[Brick]], source: str = "IR as JSON"
-) -> Graph:
+def from_json(text: str, catalogue: Mapping[str, type[Brick]], source: str = "IR as JSON") -> Graph:
     """The graph of a document that ``to_json`` wrote; ``source`` is its name, for messages.
 
     Raises as ``parse`` does.

@@ -343,9 +343,7 @@ class _Parser:
             return self.negated(self.product())
         return self.product() if least <= _PRODUCT else self.power()
 
-    def connective(
-        self, kind: type[sp.Basic], sign: str, least: int, first: sp.Basic
-    ) -> sp.Basic:
+    def connective(self, kind: type[sp.Basic], sign: str, least: int, first: sp.Basic) -> sp.Basic:
         args = [self.condition(first)]
         while self.accept(sign):
             args.append(self.condition(self.expression(least)))

@@ -50,7 +50,9 @@ def _value(node: Node, operands: list[sp.Basic]) -> sp.Basic:
         if isinstance(brick, View) or brick.mnemonic in ("copy", "stop_gradient"):
             return operands[0]
     raise UnsupportedError(
-        f"{brick.mnemonic} has no formula", where=str(node.origin), got=f"{node}: {node.type}",
+        f"{brick.mnemonic} has no formula",
+        where=str(node.origin),
+        got=f"{node}: {node.type}",
         expected="scalars and elementwise bricks",
     )
 

@@ -200,7 +200,7 @@ def _value(cursor: _Cursor, depth: int) -> Plain:
         return items
     if cursor.line.startswith('"', cursor.at):
         return _unquoted(cursor.match(_STRING, "a string in quotes")[0], cursor.where)
-    return Word(cursor.match(_WORD, "a value: a number, a word, \"text\" or [a list]")[0])
+    return Word(cursor.match(_WORD, 'a value: a number, a word, "text" or [a list]')[0])
 
 
 def _origin(cursor: _Cursor) -> Origin:

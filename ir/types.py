@@ -84,9 +84,7 @@ def bind_dims(
     for name, type in types.items():
         shape = tuple(shapes[name])
         if len(shape) != type.rank:
-            raise ShapeError(
-                f"{name!r} has {len(shape)} axes", got=list(shape), expected=str(type)
-            )
+            raise ShapeError(f"{name!r} has {len(shape)} axes", got=list(shape), expected=str(type))
         for axis, (size, got) in enumerate(zip(type.shape, shape, strict=True)):
             if not isinstance(size, Dim):
                 later.append((name, axis, size, got))

@@ -65,16 +65,14 @@ class Abstract(Value):
     def type(self) -> TensorType:
         return self._type
 
-    def apply(self, brick: Brick, *operands: Value) -> Abstract:  # type: ignore[override]
+    def apply(self, brick: Brick, *operands: Value) -> Abstract:
         return Abstract(brick.infer_type([o.type for o in operands]))
 
 
 class Eager(Value):
     """A value that is an array; bricks are evaluated at once."""
 
-    def __init__(
-        self, array: npt.NDArray[Any], type: TensorType, dims: Mapping[str, int]
-    ) -> None:
+    def __init__(self, array: npt.NDArray[Any], type: TensorType, dims: Mapping[str, int]) -> None:
         self.array = array
         self._type = type
         self.dims = dims
@@ -88,6 +86,6 @@ class Eager(Value):
     def type(self) -> TensorType:
         return self._type
 
-    def apply(self, brick: Brick, *operands: Value) -> Eager:  # type: ignore[override]
+    def apply(self, brick: Brick, *operands: Value) -> Eager:
         arrays = [o.array for o in operands if isinstance(o, Eager)]
         return Eager.of(brick.evaluate(arrays, self.dims), self.dims)

@@ -61,9 +61,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     if target.exists() and not target.is_dir():
         raise ArtifactError(f"{target} is a file", expected="a folder, or nothing")
     if target.is_dir() and any(target.iterdir()) and not (target / "manifest.json").exists():
-        raise ArtifactError(
-            f"{target} is not empty and no artifact", hint="choose another folder"
-        )
+        raise ArtifactError(f"{target} is not empty and no artifact", hint="choose another folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -195,11 +193,11 @@ def verify(folder: str | os.PathLike[str]) -> dict[str, float]:
         found = program.call(function, inputs.get(function, {}))
         for name, array in outputs.items():
             scale = float(np.max(np.abs(array), initial=1e-30))
-            error = float(np.max(np.abs(found[name] - array), initial=0.0)) / scale
-            errors[f"{function}/{name}"] = error
-            if not error <= tolerance:
+            worst = float(np.max(np.abs(found[name] - array), initial=0.0)) / scale
+            errors[f"{function}/{name}"] = worst
+            if not worst <= tolerance:
                 raise NumericsError(
                     f"{path}: {function} gives another {name} than when it was made",
-                    got=f"relative error {error:.2e}", expected=f"at most {tolerance:.0e}",
+                    got=f"relative error {worst:.2e}", expected=f"at most {tolerance:.0e}",
                 )  # fmt: skip
     return errors

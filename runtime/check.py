@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..compiler.differentiate import differentiate
-from ..compiler.optimize.specialise import specialise
 from ..errors import BrickcError, NumericsError
 from ..frontends.model import Model
 from ..ir.brick import Brick, Input, Leaf, Parameter, State
@@ -128,7 +127,8 @@ def check_model(
     graph = retype(model.training(), {DType.F32: DType.F64})
     inputs, leaves = _draw(graph, rng)
     total = len(graph)
-    values = interpret(graph, inputs, leaves[0], leaves[1], keep_values=True).values
+    every = [node.id for node in graph.nodes()]
+    values = interpret(graph, inputs, leaves[0], leaves[1], keep=every).values
     sizes = {n: min(max(2, d.lo), d.hi) for n, d in graph.dims.items()}
     rows: list[Row] = []
     seen: set[object] = set()
@@ -202,7 +202,8 @@ def _whole(
     """
     with_gradient, gradients = differentiate(graph, loss)
     parameters, states = leaves
-    found = interpret(with_gradient, inputs, parameters, states, keep_values=True).values
+    wanted = list(gradients.values())
+    found = interpret(with_gradient, inputs, parameters, states, keep=wanted).values
     directions = {n: rng.standard_normal(a.shape) * _spread(a) for n, a in parameters.items()}
     analytic = 0.0
     for leaf, gradient in gradients.items():

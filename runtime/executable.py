@@ -21,7 +21,9 @@ from ..errors import (
     DtypeError,
     NumericsError,
     ShapeError,
+    UsageError,
 )
+
 __all__ = ["Executable", "import_source"]
 
 Array = npt.NDArray[Any]
@@ -101,6 +103,22 @@ class Executable:
         with self._errors():
             return dict(self._program.train_step(**inputs))
 
+    def input_dtype(self, function: str, name: str) -> np.dtype[Any]:
+        """Dtype of a function's input. Raises UsageError if there is none of that name."""
+        functions = self._module.FUNCTIONS
+        if function not in functions:
+            raise UsageError("no such function", got=function, expected=", ".join(functions))
+        inputs = functions[function]["inputs"]
+        if name not in inputs:
+            raise UsageError("no such input", got=name, expected=", ".join(inputs))
+        dtype: np.dtype[Any] = np.dtype(inputs[name]["dtype"])
+        return dtype
+
+    def save_copy(self, folder: Path) -> None:
+        """The artifact that this program was loaded from, with the present weights."""
+        with self._errors():
+            self._program.save(str(folder))
+
     def _errors(self) -> _Translated:
         return _Translated(self._module.ModelError)
 
@@ -178,4 +196,3 @@ class _Translated:
             elif "corrupt" in text or "truncated" in text or "cannot be read" in text:
                 found = ArtifactError
             raise found(text) from None
-

@@ -5,10 +5,10 @@ so it imports the standard library and NumPy alone and refers to the tables that
 printer writes above it: FORMAT, FUNCTIONS, LEAVES, MEMORY_BYTES.
 """
 
-# ruff: noqa: E402, I001
+# ruff: noqa: E402
 from __future__ import annotations
 
-from typing import Any
+from .prelude import view
 
 FORMAT: int = 1
 FUNCTIONS: dict[str, dict[str, Any]] = {}
@@ -21,18 +21,20 @@ import hashlib
 import json
 import math
 import os
-import sys
 import tempfile
 import zlib
+from typing import Any
 
 import numpy as np
+
+Arrays = dict[str, Any]
 
 
 class ModelError(Exception):
     """A call or a file that does not fit: where, what, got, expected, hint."""
 
 
-def _error(what, got=None, expected=None, hint=None):  # type: ignore[no-untyped-def]
+def _error(what: str, got: Any = None, expected: Any = None, hint: Any = None) -> ModelError:
     parts = [what]
     if got is not None:
         parts.append(f"got {got}")
@@ -43,7 +45,7 @@ def _error(what, got=None, expected=None, hint=None):  # type: ignore[no-untyped
     return ModelError("; ".join(parts))
 
 
-def sample(name, leaf, seed):  # type: ignore[no-untyped-def]
+def sample(name: str, leaf: dict[str, Any], seed: int) -> np.ndarray[Any, Any]:
     """First value of a leaf: each name has its own stream of the seed."""
     kind, a, b = leaf["init"]
     shape, dtype = leaf["shape"], np.dtype(leaf["dtype"])
@@ -52,8 +54,8 @@ def sample(name, leaf, seed):  # type: ignore[no-untyped-def]
     key = [seed & 0xFFFFFFFFFFFFFFFF, zlib.crc32(name.encode())]
     rng = np.random.Generator(np.random.Philox(key=key))
     if kind == "uniform":
-        return (rng.random(shape) * (b - a) + a).astype(dtype)
-    return (rng.standard_normal(shape) * b + a).astype(dtype)
+        return np.asarray(rng.random(shape) * (b - a) + a, dtype)
+    return np.asarray(rng.standard_normal(shape) * b + a, dtype)
 
 
 class Program:
@@ -64,24 +66,27 @@ class Program:
     the largest call so far needs.
     """
 
-    def __init__(self, seed=0):  # type: ignore[no-untyped-def]
+    def __init__(self, seed: int = 0) -> None:
         self.memory = _aligned(MEMORY_BYTES)
         self._arena = _aligned(0)
-        self._bound = {}  # type: ignore[var-annotated]
+        self._bound: dict[Any, Any] = {}
         self._leaves = {
             name: view(self.memory, leaf["dtype"], leaf["offset"], leaf["shape"], leaf["strides"])
             for name, leaf in LEAVES.items()
         }
         self.init(seed)
 
-    functions = property(lambda self: tuple(FUNCTIONS))
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """Names of the compiled functions."""
+        return tuple(FUNCTIONS)
 
-    def init(self, seed=0):  # type: ignore[no-untyped-def]
+    def init(self, seed: int = 0) -> None:
         """Set every parameter and state to its first value."""
         for name, leaf in LEAVES.items():
             self._leaves[name][...] = sample(name, leaf, seed)
 
-    def call(self, function, inputs):  # type: ignore[no-untyped-def]
+    def call(self, function: str, inputs: Arrays) -> Arrays:
         """Run a function by name."""
         bound = self._bound.get((function, *(v.shape for v in map(np.asarray, inputs.values()))))
         if bound is None:
@@ -97,20 +102,23 @@ class Program:
             if value.shape != target.shape:
                 raise self._unfit(function, inputs)
             if limit and value.size and (value.min() < 0 or value.max() >= limit):
-                raise _error(f"input {name!r} has an element out of range",
-                             got=f"{value.min()}..{value.max()}", expected=f"0..{limit - 1}")
+                raise _error(
+                    f"input {name!r} has an element out of range",
+                    got=f"{value.min()}..{value.max()}",
+                    expected=f"0..{limit - 1}",
+                )
             np.copyto(target, value)
         run()
         return {name: value.copy() for name, value in outputs}
 
-    def _unfit(self, function, inputs):  # type: ignore[no-untyped-def]
+    def _unfit(self, function: str, inputs: Arrays) -> ModelError:
         try:
             _sizes(function, inputs)
         except ModelError as error:
             return error
         return _error(f"{function}: the inputs do not fit")
 
-    def _bind(self, function, inputs):  # type: ignore[no-untyped-def]
+    def _bind(self, function: str, inputs: Arrays) -> Any:
         dims = _sizes(function, inputs)
         spec = FUNCTIONS[function]
         need = spec["arena"](**dims)
@@ -126,56 +134,66 @@ class Program:
         self._bound[function, *shapes] = bound
         return bound
 
-    def infer(self, **inputs):  # type: ignore[no-untyped-def]
+    def infer(self, **inputs: Any) -> Arrays:
+        """The model's outputs."""
         return self.call("infer", inputs)
 
-    def evaluate(self, **inputs):  # type: ignore[no-untyped-def]
+    def evaluate(self, **inputs: Any) -> Arrays:
+        """Outputs, loss and metrics, as in inference."""
         return self.call("evaluate", inputs)
 
-    def train_step(self, **inputs):  # type: ignore[no-untyped-def]
+    def train_step(self, **inputs: Any) -> Arrays:
         """One step: forward, loss, backward, update. Raises ModelError if the loss is not finite."""
         result = self.call("train_step", inputs)
         loss = result.get("loss")
         if loss is not None and not math.isfinite(loss):
-            raise _error("the loss is not finite", got=float(loss),
-                         hint="lower the learning rate, or look for inputs that are not finite")
+            raise _error(
+                "the loss is not finite",
+                got=float(loss),
+                hint="lower the learning rate, or look for inputs that are not finite",
+            )
         return result
 
     @property
-    def arena_bytes(self):  # type: ignore[no-untyped-def]
+    def arena_bytes(self) -> int:
         """Bytes of the arena as allocated now."""
         return self._arena.nbytes
 
-    def peak_bytes(self, function, **dims):  # type: ignore[no-untyped-def]
+    def peak_bytes(self, function: str, **dims: int) -> int:
         """Bytes of arena that a call with these sizes needs."""
-        return FUNCTIONS[function]["arena"](**dims)
+        return int(FUNCTIONS[function]["arena"](**dims))
 
-    def state_dict(self):  # type: ignore[no-untyped-def]
+    def state_dict(self) -> Arrays:
         """Copies of all parameters and states by name."""
         return {name: value.copy() for name, value in self._leaves.items()}
 
-    def parameters(self):  # type: ignore[no-untyped-def]
+    def parameters(self) -> Arrays:
         """Copies of the trained parameters by name."""
         return {n: v.copy() for n, v in self._leaves.items() if LEAVES[n]["role"] == "parameter"}
 
-    def load_state_dict(self, values, strict=True):  # type: ignore[no-untyped-def]
+    def load_state_dict(self, values: Arrays, strict: bool = True) -> None:
         """Set parameters and states; with ``strict`` all of them must be there."""
         unknown = sorted(set(values) - set(LEAVES))
         missing = sorted(set(LEAVES) - set(values))
         if unknown or (strict and missing):
-            raise _error("the names do not match", got=f"unknown {unknown[:5]}, missing {missing[:5]}")
+            raise _error(
+                "the names do not match", got=f"unknown {unknown[:5]}, missing {missing[:5]}"
+            )
         checked = {}
         for name, value in values.items():
             value = np.asarray(value)
             leaf = LEAVES[name]
             if value.shape != tuple(leaf["shape"]) or value.dtype != np.dtype(leaf["dtype"]):
-                raise _error(f"{name!r} does not fit", got=f"{value.dtype}{list(value.shape)}",
-                             expected=f"{leaf['dtype']}{list(leaf['shape'])}")
+                raise _error(
+                    f"{name!r} does not fit",
+                    got=f"{value.dtype}{list(value.shape)}",
+                    expected=f"{leaf['dtype']}{list(leaf['shape'])}",
+                )
             checked[name] = value
         for name, value in checked.items():
             self._leaves[name][...] = value
 
-    def save(self, folder):  # type: ignore[no-untyped-def]
+    def save(self, folder: str) -> None:
         """A copy of this module's artifact with the present weights, written atomically."""
         source = os.path.dirname(os.path.abspath(__file__))
         manifest = _manifest(source)
@@ -192,28 +210,34 @@ class Program:
         write_atomically(os.path.join(folder, "manifest.json"), text.encode())
 
 
-def _aligned(count):  # type: ignore[no-untyped-def]
+def _aligned(count: int) -> np.ndarray[Any, Any]:
     """Zeroed bytes that start on a cache line."""
     raw = np.zeros(count + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + count]
 
 
-def _convert(name, value, dtype):  # type: ignore[no-untyped-def]
+def _convert(name: str, value: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     """Integers of any width pass if they fit; anything else must have the dtype already."""
     array = np.asarray(value)
     if array.dtype.kind in "iu" and dtype.kind == "i":
         info = np.iinfo(dtype)
         if array.size and (array.min() < info.min or array.max() > info.max):
-            raise _error(f"input {name!r} does not fit {dtype}", got=f"{array.min()}..{array.max()}")
+            raise _error(
+                f"input {name!r} does not fit {dtype}", got=f"{array.min()}..{array.max()}"
+            )
         return array.astype(dtype)
     if array.dtype == dtype:
         return array
-    raise _error(f"input {name!r} has the wrong dtype", got=array.dtype, expected=dtype,
-                 hint=f"convert it: {name}.astype(np.{dtype})")
+    raise _error(
+        f"input {name!r} has the wrong dtype",
+        got=array.dtype,
+        expected=dtype,
+        hint=f"convert it: {name}.astype(np.{dtype})",
+    )
 
 
-def _sizes(function, inputs):  # type: ignore[no-untyped-def]
+def _sizes(function: str, inputs: Arrays) -> dict[str, int]:
     """Sizes of the dims, from the inputs' shapes; raises ModelError where they do not fit."""
     try:
         spec = FUNCTIONS[function]
@@ -222,37 +246,52 @@ def _sizes(function, inputs):  # type: ignore[no-untyped-def]
     missing = [n for n in spec["inputs"] if n not in inputs]
     unknown = [n for n in inputs if n not in spec["inputs"]]
     if missing or unknown:
-        raise _error(f"{function}: wrong inputs", got=", ".join(inputs) or "none",
-                     expected=", ".join(spec["inputs"]))
-    dims = {}  # type: ignore[var-annotated]
-    later = []
+        raise _error(
+            f"{function}: wrong inputs",
+            got=", ".join(inputs) or "none",
+            expected=", ".join(spec["inputs"]),
+        )
+    dims: dict[str, int] = {}
+    later: list[Any] = []
     for name, wanted in spec["inputs"].items():
         shape = np.asarray(inputs[name]).shape
         if len(shape) != len(wanted["shape"]):
-            raise _error(f"{function}: input {name!r} has the wrong rank", got=list(shape),
-                         expected=f"[{', '.join(map(str, wanted['shape']))}]")
-        for axis, (size, want) in enumerate(zip(shape, wanted["shape"])):
+            raise _error(
+                f"{function}: input {name!r} has the wrong rank",
+                got=list(shape),
+                expected=f"[{', '.join(map(str, wanted['shape']))}]",
+            )
+        for axis, (size, want) in enumerate(zip(shape, wanted["shape"], strict=True)):
             if isinstance(want, str) and want.isidentifier():
                 lo, hi = spec["dims"][want]
                 if dims.setdefault(want, size) != size:
-                    raise _error(f"{function}: inputs disagree on {want}", got=f"{dims[want]} and {size}")
+                    raise _error(
+                        f"{function}: inputs disagree on {want}", got=f"{dims[want]} and {size}"
+                    )
                 if not lo <= size <= hi:
-                    raise _error(f"{function}: {want} is out of its range", got=size,
-                                 expected=f"{lo}..{hi}", hint="compile with a wider range")
+                    raise _error(
+                        f"{function}: {want} is out of its range",
+                        got=size,
+                        expected=f"{lo}..{hi}",
+                        hint="compile with a wider range",
+                    )
             else:
                 later.append((name, axis, size, want))
     for name, axis, size, want in later:
         expected = want if isinstance(want, int) else _polynomial(want, dims)
         if size != expected:
-            raise _error(f"{function}: input {name!r} has the wrong size on axis {axis}", got=size,
-                         expected=expected)
+            raise _error(
+                f"{function}: input {name!r} has the wrong size on axis {axis}",
+                got=size,
+                expected=expected,
+            )
     for name, (lo, hi) in spec["dims"].items():
         if name not in dims:
             raise _error(f"{function}: nothing tells the size of {name}")
     return dims
 
 
-def _polynomial(terms, dims):  # type: ignore[no-untyped-def]
+def _polynomial(terms: Any, dims: dict[str, int]) -> int:
     """A size given as [(coefficient, [dim, …]), …]."""
     return sum(c * math.prod(dims[d] for d in names) for c, names in terms)
 
@@ -260,7 +299,7 @@ def _polynomial(terms, dims):  # type: ignore[no-untyped-def]
 # -- files ---------------------------------------------------------------------------------------
 
 
-def write_atomically(path, data):  # type: ignore[no-untyped-def]
+def write_atomically(path: str, data: bytes) -> None:
     """Write beside the file, then rename: readers see the old or the new one, never half."""
     folder = os.path.dirname(path) or "."
     os.makedirs(folder, exist_ok=True)
@@ -278,9 +317,11 @@ _SAFETENSORS = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "
                 "int32": "I32", "bool": "BOOL"}  # fmt: skip
 
 
-def dump_weights(values):  # type: ignore[no-untyped-def]
+def dump_weights(values: Arrays) -> bytes:
     """The arrays as one safetensors file."""
-    header, chunks, offset = {}, [], 0
+    header: dict[str, Any] = {}
+    chunks: list[bytes] = []
+    offset = 0
     for name in sorted(values):
         value = np.ascontiguousarray(values[name])
         header[name] = {"dtype": _SAFETENSORS[str(value.dtype)], "shape": list(value.shape),
@@ -292,7 +333,7 @@ def dump_weights(values):  # type: ignore[no-untyped-def]
     return len(text).to_bytes(8, "little") + text + b"".join(chunks)
 
 
-def parse_weights(data):  # type: ignore[no-untyped-def]
+def parse_weights(data: bytes) -> Arrays:
     """The arrays of a safetensors file; every offset is checked before anything is read."""
     if len(data) < 8 or (size := int.from_bytes(data[:8], "little")) > len(data) - 8:
         raise _error("weights.safetensors is truncated", got=f"{len(data)} bytes")
@@ -310,13 +351,16 @@ def parse_weights(data):  # type: ignore[no-untyped-def]
             lo, hi = map(int, entry["data_offsets"])
         except (KeyError, TypeError, ValueError):
             raise _error(f"weights.safetensors: the entry of {name!r} is corrupt") from None
-        if not 0 <= lo <= hi <= len(data) - 8 - size or hi - lo != math.prod(shape) * dtype.itemsize:
+        if (
+            not 0 <= lo <= hi <= len(data) - 8 - size
+            or hi - lo != math.prod(shape) * dtype.itemsize
+        ):
             raise _error(f"weights.safetensors: {name!r} lies outside the file")
         values[name] = np.frombuffer(data, dtype, math.prod(shape), 8 + size + lo).reshape(shape)
     return values
 
 
-def _manifest(folder):  # type: ignore[no-untyped-def]
+def _manifest(folder: str) -> dict[str, Any]:
     path = os.path.join(folder, "manifest.json")
     try:
         with open(path, encoding="utf-8") as file:
@@ -326,12 +370,12 @@ def _manifest(folder):  # type: ignore[no-untyped-def]
         raise _error(f"{path} cannot be read", got=error) from None
     if manifest.get("format") != FORMAT:
         raise _error(f"{path} has another format", got=manifest.get("format"), expected=FORMAT)
-    if not isinstance(files, dict):
+    if not isinstance(manifest, dict) or not isinstance(files, dict):
         raise _error(f"{path} lists no files")
     return manifest
 
 
-def load(folder=None):  # type: ignore[no-untyped-def]
+def load(folder: str | None = None) -> Program:
     """The program with the weights of an artifact (default: the one this module lies in)."""
     folder = folder or os.path.dirname(os.path.abspath(__file__))
     manifest = _manifest(folder)
@@ -343,29 +387,36 @@ def load(folder=None):  # type: ignore[no-untyped-def]
         raise _error(f"{path} cannot be read", got=error) from None
     found = hashlib.sha256(data).hexdigest()
     if found != manifest["files"].get("weights.safetensors"):
-        raise _error(f"{path} is corrupt", got=f"SHA-256 {found[:12]}…",
-                     expected=f"{str(manifest['files'].get('weights.safetensors'))[:12]}…")
+        raise _error(
+            f"{path} is corrupt",
+            got=f"SHA-256 {found[:12]}…",
+            expected=f"{str(manifest['files'].get('weights.safetensors'))[:12]}…",
+        )
     program = Program()
     program.load_state_dict(parse_weights(data))
     return program
 
 
-def describe():  # type: ignore[no-untyped-def]
+def describe() -> str:
     """Functions, types, ranges and peak bytes, as text."""
     lines = []
     for name, spec in FUNCTIONS.items():
         arguments = ", ".join(
-            f"{n}: {i['dtype']}[{', '.join(map(str, i['shape']))}]" for n, i in spec["inputs"].items()
+            f"{n}: {i['dtype']}[{', '.join(map(str, i['shape']))}]"
+            for n, i in spec["inputs"].items()
         )
         results = ", ".join(
-            f"{n}: {o['dtype']}[{', '.join(map(str, o['shape']))}]" for n, o in spec["outputs"].items()
+            f"{n}: {o['dtype']}[{', '.join(map(str, o['shape']))}]"
+            for n, o in spec["outputs"].items()
         )
         lines.append(f"{name}({arguments}) -> {results}")
         for dim, (lo, hi) in spec["dims"].items():
             lines.append(f"    {dim} = {lo}..{hi}")
         lowest = {d: lo for d, (lo, hi) in spec["dims"].items()}
         highest = {d: hi for d, (lo, hi) in spec["dims"].items()}
-        lines.append(f"    arena: {spec['arena'](**lowest):,} to {spec['arena'](**highest):,} bytes")
+        lines.append(
+            f"    arena: {spec['arena'](**lowest):,} to {spec['arena'](**highest):,} bytes"
+        )
     count = sum(math.prod(v["shape"]) for v in LEAVES.values() if v["role"] == "parameter")
     lines.append(f"{count:,} parameters; {MEMORY_BYTES:,} bytes of parameters and states")
     return "\n".join(lines)

@@ -22,9 +22,7 @@ def blocks(rows: int, arrays: Any, temps: Any = ()) -> list[tuple[Any, ...]]:
     cut = []
     for start in range(0, count, rows):
         stop = min(start + rows, count)
-        cut.append(
-            (*(a[start:stop] for a in arrays), *(t[: stop - start] for t in temps))
-        )
+        cut.append((*(a[start:stop] for a in arrays), *(t[: stop - start] for t in temps)))
     return cut
 
 

@@ -254,7 +254,7 @@ class _Lowering:
         op = _RELATIONS[type(e)]
         left, right = self.visit(e.lhs), self.visit(e.rhs)
         dtypes = (self.b.dtype(left), self.b.dtype(right))
-        if DType.BOOL in dtypes and dtypes[0] is not dtypes[1] or dtypes == (DType.BOOL,) * 2:
+        if (DType.BOOL in dtypes and dtypes[0] is not dtypes[1]) or dtypes == (DType.BOOL,) * 2:
             for value, other in ((left, right), (right, left)):
                 literal = self.b.literal(other)
                 if literal is not None and self.b.dtype(value) is DType.BOOL:

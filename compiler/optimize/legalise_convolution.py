@@ -244,8 +244,7 @@ def _extent(size: Size) -> int:
 def _crop(x: Value, padding: Pairs, size: Sequence[Size]) -> Value:
     """Drop the padding of the spatial axes; fill what no window reached with zeros."""
     missing = [
-        total + lo - have
-        for total, (lo, _), have in zip(size, padding, x.shape[2:], strict=True)
+        total + lo - have for total, (lo, _), have in zip(size, padding, x.shape[2:], strict=True)
     ]
     short = tuple((0, m) if isinstance(m, int) and m > 0 else (0, 0) for m in missing)
     x = _pad(x, short)

@@ -18,7 +18,10 @@ def own_updates(graph: Graph) -> Graph:
     seen: set[int] = set()
     for leaf, value in list(new.updates.items()):
         node = new.node(value)
-        if isinstance(node.brick, Leaf | View | Constant | DimSize | Iota | Literal) or value in seen:
+        if (
+            isinstance(node.brick, Leaf | View | Constant | DimSize | Iota | Literal)
+            or value in seen
+        ):
             builder.origin = node.origin
             operand = builder.value(value)
             new.updates[leaf] = operand.apply(Copy(None), operand).id

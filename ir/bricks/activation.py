@@ -1,4 +1,8 @@
-"""Activations: elementwise bricks with the conventions of their kinks."""
+"""Activations: elementwise bricks whose kinks have conventions (those of torch).
+
+Where the derivative is known from y alone it is stated so, and the layer's input need not be
+kept: it can be overwritten by y.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,17 @@ from typing import ClassVar
 import sympy as sp
 
 from .. import expression
-from ..expression import Y, operand
+from ..expression import Y, number, operand
 from ..value import Value
-from .arithmetic import clip, number
+from .arithmetic import add, clip, mul
 from .elementwise import Elementwise
 
-__all__ = ["elu", "gelu", "leaky_relu", "logistic", "prelu", "relu", "relu6", "silu", "softplus",
-           "tanh"]  # fmt: skip
+__all__ = ["ELU", "GELU", "LeakyReLU", "Logistic", "PReLU", "ReLU", "SiLU", "Softplus", "Tanh",
+           "elu", "gelu", "hard_sigmoid", "hard_tanh", "leaky_relu", "logistic", "prelu",
+           "relu", "relu6", "silu", "softplus", "tanh"]  # fmt: skip
 
 x0, x1 = operand(0), operand(1)
+Partials = tuple[sp.Expr | None, ...]
 
 
 class _Activation(Elementwise):
@@ -25,7 +31,12 @@ class _Activation(Elementwise):
 
 @dataclass(frozen=True)
 class Tanh(_Activation):
-    """y = tanh(x). Grad: dx = dy · (1 - y²)"""
+    """y = tanh(x).
+
+    Shapes:  x [*S] -> y [*S]
+    Dtypes:  floats
+    Grad:    dx = dy · (1 - y²)
+    """
 
     mnemonic: ClassVar[str] = "tanh"
     formula: ClassVar[sp.Basic] = sp.tanh(x0)
@@ -34,7 +45,12 @@ class Tanh(_Activation):
 
 @dataclass(frozen=True)
 class Logistic(_Activation):
-    """y = 1/(1 + exp(-x)). Grad: dx = dy · y(1 - y)"""
+    """y = 1/(1 + exp(-x)), without overflow.
+
+    Shapes:  x [*S] -> y [*S]
+    Dtypes:  floats
+    Grad:    dx = dy · y · (1 - y)
+    """
 
     mnemonic: ClassVar[str] = "logistic"
     formula: ClassVar[sp.Basic] = expression.logistic(x0)
@@ -43,7 +59,13 @@ class Logistic(_Activation):
 
 @dataclass(frozen=True)
 class ReLU(_Activation):
-    """y = max(x, 0). Grad: dx = dy · [x > 0], 0 at 0"""
+    """y = max(x, 0); NaN stays NaN.
+
+    Shapes:  x [*S] -> y [*S]
+    Dtypes:  floats, integers
+    Grad:    dx = dy · [y > 0]; at 0: 0
+    Source:  Nair & Hinton, Rectified linear units improve restricted Boltzmann machines, 2010
+    """
 
     mnemonic: ClassVar[str] = "relu"
     formula: ClassVar[sp.Basic] = sp.Piecewise((x0, x0 > 0), (0, True))
@@ -52,7 +74,13 @@ class ReLU(_Activation):
 
 @dataclass(frozen=True)
 class LeakyReLU(_Activation):
-    """y = x where x > 0, else slope · x. Grad: slope at 0"""
+    """y = x where x > 0, slope · x elsewhere.
+
+    Shapes:  x [*S] -> y [*S]
+    Dtypes:  floats; integers if the slope is whole
+    Grad:    dx = dy where x > 0, slope · dy elsewhere; at 0: slope · dy
+    Source:  Maas et al., Rectifier nonlinearities improve neural network acoustic models, 2013
+    """
 
     mnemonic: ClassVar[str] = "leaky_relu"
 
@@ -61,10 +89,22 @@ class LeakyReLU(_Activation):
     def expression(self) -> sp.Basic:
         return sp.Piecewise((x0, x0 > 0), (number(self.slope) * x0, True))
 
+    def partials(self) -> Partials:
+        # y > 0 says x > 0, unless the slope turns signs around
+        side = Y if self.slope >= 0 else x0
+        return (sp.Piecewise((1, side > 0), (number(self.slope), True)),)
+
 
 @dataclass(frozen=True)
 class PReLU(Elementwise):
-    """y = x0 where x0 > 0, else x1 · x0; x1 is a trained slope. Source: He et al., 2015"""
+    """y = x0 where x0 > 0, x1 · x0 elsewhere; the slope x1 is trained.
+
+    Shapes:  x0, x1 broadcast together -> y
+    Dtypes:  floats
+    Grad:    dx0 = dy where x0 > 0, x1 · dy elsewhere; at 0: x1 · dy
+             dx1 = 0 where x0 > 0, x0 · dy elsewhere
+    Source:  He et al., Delving deep into rectifiers, 2015, equation 1
+    """
 
     mnemonic: ClassVar[str] = "prelu"
     arity: ClassVar[int | None] = 2
@@ -73,25 +113,40 @@ class PReLU(Elementwise):
 
 @dataclass(frozen=True)
 class ELU(_Activation):
-    """y = x where x > 0, else alpha (exp(x) - 1). Source: Clevert et al., 2015"""
+    """y = x where x > 0, alpha · (exp(x) - 1) elsewhere.
+
+    Shapes:  x [*S] -> y [*S]
+    Dtypes:  floats
+    Grad:    dx = dy where x > 0, (y + alpha) · dy elsewhere; at 0: alpha · dy
+    Source:  Clevert et al., Fast and accurate deep network learning by exponential linear
+             units, 2016, equation 15
+    """
 
     mnemonic: ClassVar[str] = "elu"
 
     alpha: float
 
     def expression(self) -> sp.Basic:
-        # exp only sees what is not positive, so that it cannot overflow
-        low = sp.Piecewise((0, x0 > 0), (x0, True))
-        return sp.Piecewise((x0, x0 > 0), (number(self.alpha) * (sp.exp(low) - 1), True))
+        # exp sees only what is not positive, so that it cannot overflow
+        low = sp.Piecewise((x0, x0 < 0), (0, True))
+        return sp.Piecewise((x0, x0 > 0), (number(self.alpha) * expression.expm1(low), True))
 
-    def partials(self) -> tuple[sp.Expr | None, ...]:
-        low = sp.Piecewise((0, x0 > 0), (x0, True))
-        return (sp.Piecewise((1, x0 > 0), (number(self.alpha) * sp.exp(low), True)),)
+    def partials(self) -> Partials:
+        alpha = number(self.alpha)
+        side = Y if self.alpha >= 0 else x0
+        return (sp.Piecewise((1, side > 0), (Y + alpha, True)),)
 
 
 @dataclass(frozen=True)
 class GELU(_Activation):
-    """y = x · Φ(x), by erf or by its tanh approximation. Source: Hendrycks and Gimpel, 2016"""
+    """y = x · Φ(x), Φ(x) = (1 + erf(x/√2))/2; or approximately, by tanh:
+    Φ(x) ≈ (1 + tanh(√(2/π) · (x + 0.044715 · x³)))/2.
+
+    Shapes:  x [*S] -> y [*S]
+    Dtypes:  floats
+    Grad:    dx = dy · (Φ(x) + x · Φ'(x))
+    Source:  Hendrycks & Gimpel, Gaussian error linear units, 2016
+    """
 
     mnemonic: ClassVar[str] = "gelu"
 
@@ -99,16 +154,20 @@ class GELU(_Activation):
 
     def expression(self) -> sp.Basic:
         if self.approximate:
-            inner = sp.Float(0.7978845608028654, precision=53) * (
-                x0 + sp.Float(0.044715, precision=53) * x0**3
-            )
+            inner = number(0.7978845608028654) * (x0 + number(0.044715) * x0**3)
             return x0 * (1 + sp.tanh(inner)) / 2
-        return x0 * (1 + sp.erf(x0 * sp.Float(0.7071067811865476, precision=53))) / 2
+        return x0 * (1 + sp.erf(number(0.7071067811865476) * x0)) / 2
 
 
 @dataclass(frozen=True)
 class SiLU(_Activation):
-    """y = x · logistic(x). Source: Elfwing et al., 2017"""
+    """y = x · logistic(x).
+
+    Shapes:  x [*S] -> y [*S]
+    Dtypes:  floats
+    Grad:    dx = dy · (s + x · s · (1 - s)), s = logistic(x)
+    Source:  Elfwing et al., Sigmoid-weighted linear units, 2018
+    """
 
     mnemonic: ClassVar[str] = "silu"
     formula: ClassVar[sp.Basic] = x0 * expression.logistic(x0)
@@ -116,7 +175,12 @@ class SiLU(_Activation):
 
 @dataclass(frozen=True)
 class Softplus(_Activation):
-    """y = log(1 + exp(x)), without overflow. Grad: dx = dy · logistic(x)"""
+    """y = log(1 + exp(x)), without overflow.
+
+    Shapes:  x [*S] -> y [*S]
+    Dtypes:  floats
+    Grad:    dx = dy · logistic(x)
+    """
 
     mnemonic: ClassVar[str] = "softplus"
     formula: ClassVar[sp.Basic] = expression.softplus(x0)
@@ -139,6 +203,7 @@ def leaky_relu(x: Value, slope: float = 0.01) -> Value:
 
 
 def prelu(x: Value, slope: Value) -> Value:
+    """The slope broadcasts: reshape one per channel to [C, 1, 1] before an image [N, C, H, W]."""
     return x.apply(PReLU(), x, slope)
 
 
@@ -159,5 +224,15 @@ def softplus(x: Value) -> Value:
 
 
 def relu6(x: Value) -> Value:
-    """min(max(x, 0), 6)"""
+    """min(max(x, 0), 6). On the bounds the derivative is clip's, 1, where torch's relu6 has 0."""
     return clip(x, 0.0, 6.0)
+
+
+def hard_tanh(x: Value, lo: float = -1.0, hi: float = 1.0) -> Value:
+    """x between lo and hi. On the bounds the derivative is clip's, 1, where torch's has 0."""
+    return clip(x, lo, hi)
+
+
+def hard_sigmoid(x: Value, slope: float = 1 / 6, offset: float = 0.5) -> Value:
+    """slope · x + offset, between 0 and 1. On the bounds the derivative is clip's."""
+    return clip(add(mul(x, slope), offset), 0.0, 1.0)

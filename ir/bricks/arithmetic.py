@@ -18,6 +18,7 @@ from .. import expression
 from ..expression import Y, number, operand
 from ..value import Value
 from .comparison import (
+    Clip,
     Equal,
     Greater,
     GreaterEqual,
@@ -26,9 +27,12 @@ from .comparison import (
     LogicalAnd,
     LogicalNot,
     LogicalOr,
+    Maximum,
+    Minimum,
     NotEqual,
     Where,
     binary,
+    clip,
     equal,
     greater,
     greater_equal,
@@ -37,6 +41,8 @@ from .comparison import (
     logical_and,
     logical_not,
     logical_or,
+    maximum,
+    minimum,
     not_equal,
     where,
 )
@@ -364,82 +370,6 @@ class Ceil(_Unary):
     differentiable: ClassVar[bool] = False
 
 
-#: dx0 of a maximum: 1, at ties 1/2, or 0
-_HALF_AT_TIES = sp.Piecewise((1, x0 > x1), (sp.S.Half, sp.Eq(x0, x1)), (0, True))
-
-
-@dataclass(frozen=True)
-class Maximum(_Binary):
-    """y = the larger of x0 and x1; NaN where one is NaN.
-
-    Shapes:  x0, x1 broadcast together -> y
-    Dtypes:  any
-    Grad:    dy to the larger one; at ties: half of it to each
-    Source:  torch.maximum
-    """
-
-    mnemonic: ClassVar[str] = "maximum"
-    formula: ClassVar[sp.Basic] = sp.Piecewise((x0, x0 > x1), (x1, True))
-    through_result: ClassVar[Partials | None] = (
-        _HALF_AT_TIES,
-        _HALF_AT_TIES.xreplace({x0: x1, x1: x0}),
-    )
-
-
-@dataclass(frozen=True)
-class Minimum(_Binary):
-    """y = the smaller of x0 and x1; NaN where one is NaN.
-
-    Shapes:  x0, x1 broadcast together -> y
-    Dtypes:  any
-    Grad:    dy to the smaller one; at ties: half of it to each
-    Source:  torch.minimum
-    """
-
-    mnemonic: ClassVar[str] = "minimum"
-    formula: ClassVar[sp.Basic] = sp.Piecewise((x0, x0 < x1), (x1, True))
-    through_result: ClassVar[Partials | None] = (
-        _HALF_AT_TIES.xreplace({x0: x1, x1: x0}),
-        _HALF_AT_TIES,
-    )
-
-
-@dataclass(frozen=True)
-class Clip(_Unary):
-    """y = x0, but lo where x0 < lo and hi where x0 > hi; None is no bound. NaN stays NaN.
-
-    Shapes:  x0 [*S] -> y [*S]
-    Dtypes:  floats; integers if the bounds are whole
-    Grad:    dx0 = dy · [lo ≤ x0 ≤ hi]: 1 on the bounds
-    Raises:  UsageError if lo > hi or a bound is NaN
-    Source:  torch.clamp
-    """
-
-    mnemonic: ClassVar[str] = "clip"
-
-    lo: float | None
-    hi: float | None
-
-    def __post_init__(self) -> None:
-        lo = -math.inf if self.lo is None else self.lo
-        hi = math.inf if self.hi is None else self.hi
-        if not lo <= hi:
-            raise UsageError("clip: no number is between the bounds", got=f"{self.lo}, {self.hi}")
-
-    def expression(self) -> sp.Basic:
-        cases = []
-        if self.lo is not None:
-            cases.append((number(self.lo), x0 < number(self.lo)))
-        if self.hi is not None:
-            cases.append((number(self.hi), x0 > number(self.hi)))
-        return sp.Piecewise(*cases, (x0, True))
-
-    def partials(self) -> tuple[sp.Expr | None, ...]:
-        above = sp.true if self.lo is None else x0 >= number(self.lo)
-        below = sp.true if self.hi is None else x0 <= number(self.hi)
-        return (sp.Piecewise((1, sp.And(above, below)), (0, True)),)
-
-
 def add(x: Value | Number, y: Value | Number) -> Value:
     return binary(Add(), x, y)
 
@@ -458,14 +388,6 @@ def div(x: Value | Number, y: Value | Number) -> Value:
 
 def pow(x: Value | Number, y: Value | Number) -> Value:
     return binary(Pow(), x, y)
-
-
-def maximum(x: Value | Number, y: Value | Number) -> Value:
-    return binary(Maximum(), x, y)
-
-
-def minimum(x: Value | Number, y: Value | Number) -> Value:
-    return binary(Minimum(), x, y)
 
 
 def neg(x: Value) -> Value:
@@ -530,7 +452,3 @@ def ceil(x: Value) -> Value:
 
 def power(x: Value, exponent: float) -> Value:
     return x.apply(Power(float(exponent)), x)
-
-
-def clip(x: Value, lo: float | None = None, hi: float | None = None) -> Value:
-    return x.apply(Clip(None if lo is None else float(lo), None if hi is None else float(hi)), x)

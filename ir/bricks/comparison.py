@@ -1,7 +1,11 @@
-"""Comparisons, logic and choice on every element; arithmetic.py offers them, too."""
+"""Comparisons, logic and choice on every element; arithmetic.py offers them, too.
+
+Where a choice has a kink, the derivative there is written down: the conventions are torch's.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,16 +14,18 @@ import sympy as sp
 
 from ...errors import DtypeError, UsageError
 from ..dtypes import DType
-from ..expression import operand
+from ..expression import number, operand
 from ..types import TensorType
 from ..value import Value
 from .elementwise import Elementwise
 from .source import Number, lift
 
-__all__ = ["Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "LogicalAnd", "LogicalNot",
-           "LogicalOr", "NotEqual", "Where", "binary", "equal", "greater", "greater_equal",
-           "less", "less_equal", "logical_and", "logical_not", "logical_or", "not_equal",
-           "where"]  # fmt: skip
+__all__ = [
+    "Clip", "Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "LogicalAnd", "LogicalNot",
+    "LogicalOr", "Maximum", "Minimum", "NotEqual", "Where", "binary", "clip", "equal",
+    "greater", "greater_equal", "less", "less_equal", "logical_and", "logical_not",
+    "logical_or", "maximum", "minimum", "not_equal", "where",
+]  # fmt: skip
 
 x0, x1, x2 = operand(0), operand(1), operand(2)
 
@@ -188,6 +194,89 @@ class Where(Elementwise):
         _expect_bool("the condition of where", operands[:1])
         return super().infer_type(operands)
 
+    def partials(self) -> tuple[sp.Expr | None, ...]:
+        taken, other = sp.Ne(x0, 0), sp.Eq(x0, 0)
+        return None, sp.Piecewise((1, taken), (0, True)), sp.Piecewise((1, other), (0, True))
+
+
+#: dx0 of a maximum: 1, at ties 1/2, or 0
+_HALF_AT_TIES = sp.Piecewise((1, x0 > x1), (sp.S.Half, sp.Eq(x0, x1)), (0, True))
+
+
+@dataclass(frozen=True)
+class Maximum(Elementwise):
+    """y = the larger of x0 and x1; NaN where one is NaN.
+
+    Shapes:  x0, x1 broadcast together -> y
+    Dtypes:  any
+    Grad:    dy to the larger one; at ties: half of it to each
+    Source:  torch.maximum
+    """
+
+    mnemonic: ClassVar[str] = "maximum"
+    arity: ClassVar[int | None] = 2
+    formula: ClassVar[sp.Basic] = sp.Piecewise((x0, x0 > x1), (x1, True))
+    through_result: ClassVar[tuple[sp.Expr, ...] | None] = (
+        _HALF_AT_TIES,
+        _HALF_AT_TIES.xreplace({x0: x1, x1: x0}),
+    )
+
+
+@dataclass(frozen=True)
+class Minimum(Elementwise):
+    """y = the smaller of x0 and x1; NaN where one is NaN.
+
+    Shapes:  x0, x1 broadcast together -> y
+    Dtypes:  any
+    Grad:    dy to the smaller one; at ties: half of it to each
+    Source:  torch.minimum
+    """
+
+    mnemonic: ClassVar[str] = "minimum"
+    arity: ClassVar[int | None] = 2
+    formula: ClassVar[sp.Basic] = sp.Piecewise((x0, x0 < x1), (x1, True))
+    through_result: ClassVar[tuple[sp.Expr, ...] | None] = (
+        _HALF_AT_TIES.xreplace({x0: x1, x1: x0}),
+        _HALF_AT_TIES,
+    )
+
+
+@dataclass(frozen=True)
+class Clip(Elementwise):
+    """y = x0, but lo where x0 < lo and hi where x0 > hi; None is no bound. NaN stays NaN.
+
+    Shapes:  x0 [*S] -> y [*S]
+    Dtypes:  floats; integers if the bounds are whole
+    Grad:    dx0 = dy · [lo ≤ x0 ≤ hi]: 1 on the bounds
+    Raises:  UsageError if lo > hi or a bound is NaN
+    Source:  torch.clamp
+    """
+
+    mnemonic: ClassVar[str] = "clip"
+    arity: ClassVar[int | None] = 1
+
+    lo: float | None
+    hi: float | None
+
+    def __post_init__(self) -> None:
+        lo = -math.inf if self.lo is None else self.lo
+        hi = math.inf if self.hi is None else self.hi
+        if not lo <= hi:
+            raise UsageError("clip: no number is between the bounds", got=f"{self.lo}, {self.hi}")
+
+    def expression(self) -> sp.Basic:
+        cases = []
+        if self.lo is not None:
+            cases.append((number(self.lo), x0 < number(self.lo)))
+        if self.hi is not None:
+            cases.append((number(self.hi), x0 > number(self.hi)))
+        return sp.Piecewise(*cases, (x0, True))
+
+    def partials(self) -> tuple[sp.Expr | None, ...]:
+        above = sp.true if self.lo is None else x0 >= number(self.lo)
+        below = sp.true if self.hi is None else x0 <= number(self.hi)
+        return (sp.Piecewise((1, sp.And(above, below)), (0, True)),)
+
 
 def binary(brick: Elementwise, x: Value | Number, y: Value | Number) -> Value:
     """The brick on two operands; a number becomes a constant of the other's dtype."""
@@ -245,3 +334,15 @@ def logical_not(x: Value) -> Value:
 def where(condition: Value, x: Value | Number, y: Value | Number) -> Value:
     left, right = _lifted(x, y)
     return condition.apply(Where(), condition, left, right)
+
+
+def maximum(x: Value | Number, y: Value | Number) -> Value:
+    return binary(Maximum(), x, y)
+
+
+def minimum(x: Value | Number, y: Value | Number) -> Value:
+    return binary(Minimum(), x, y)
+
+
+def clip(x: Value, lo: float | None = None, hi: float | None = None) -> Value:
+    return x.apply(Clip(None if lo is None else float(lo), None if hi is None else float(hi)), x)

@@ -1,10 +1,15 @@
-"""Bricks that keep every element: other dtypes, no gradient."""
+"""Bricks that keep every element: another dtype, no gradient.
+
+``Copy``, the identity that owns its memory, is in placement.py: only legalisation needs it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+import numpy as np
 
 from ..brick import Array, Brick
 from ..dtypes import DType
@@ -16,11 +21,12 @@ __all__ = ["Cast", "StopGradient", "cast", "stop_gradient"]
 
 @dataclass(frozen=True)
 class Cast(Brick):
-    """The elements in another dtype; floats are cut towards zero on the way to integers.
+    """y = x in another dtype: rounded to the nearest float, cut towards zero to an integer;
+    to bool, y = [x ≠ 0]. What an integer cannot hold becomes some integer.
 
     Shapes:  x [*S] -> y [*S]
     Dtypes:  any -> any
-    Grad:    dx = dy cast back; none from or to integers and bool
+    Grad:    dx = dy in x's dtype; none from or to integers and bool
     """
 
     mnemonic: ClassVar[str] = "cast"
@@ -32,7 +38,8 @@ class Cast(Brick):
         return operands[0].with_dtype(self.dtype)
 
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
-        return operands[0].astype(self.dtype.numpy)
+        with np.errstate(all="ignore"):
+            return operands[0].astype(self.dtype.numpy)
 
     def vjp(
         self, operands: Sequence[Value], result: Value, cotangent: Value
@@ -45,7 +52,7 @@ class Cast(Brick):
 
 @dataclass(frozen=True)
 class StopGradient(Brick):
-    """y = x, a constant as far as gradients are concerned.
+    """y = x, but a constant as far as gradients are concerned.
 
     Shapes:  x [*S] -> y [*S]
     Dtypes:  any

@@ -78,9 +78,12 @@ class _Convolution(Brick):
     ) -> Iterator[tuple[Ints, tuple[slice, ...]]]:
         """For every kernel offset, the elements of the padded x that it meets."""
         for offset in itertools.product(*(range(k) for k in kernel)):
-            yield offset, tuple(
-                slice(j * d, j * d + (n - 1) * s + 1, s)
-                for j, d, s, n in zip(offset, self.dilation, self.stride, count, strict=True)
+            yield (
+                offset,
+                tuple(
+                    slice(j * d, j * d + (n - 1) * s + 1, s)
+                    for j, d, s, n in zip(offset, self.dilation, self.stride, count, strict=True)
+                ),
             )
 
     def _grouped(self, a: Array, axis: int) -> Array:
@@ -126,7 +129,7 @@ class Convolution(_Convolution):
         y = np.zeros((x.shape[0], self.groups, w.shape[1], *n), x.dtype)
         for offset, place in self._offsets(w.shape[3:], n):
             part = x[(slice(None), slice(None), slice(None), *place)]
-            weight = w[(slice(None), slice(None), slice(None), *offset)]
+            weight = w[_at(offset)]
             y += np.einsum("ngc...,goc->ngo...", part, weight, optimize=True)
         return y.reshape((y.shape[0], -1, *n))
 
@@ -176,7 +179,7 @@ class ConvolutionInputGrad(_Convolution):
         padded = [n + lo + hi for n, (lo, hi) in zip(size, self.padding, strict=True)]
         dx = np.zeros((dy.shape[0], self.groups, w.shape[2], *padded), dy.dtype)
         for offset, place in self._offsets(w.shape[3:], dy.shape[3:]):
-            weight = w[(slice(None), slice(None), slice(None), *offset)]
+            weight = w[_at(offset)]
             part = np.einsum("ngo...,goc->ngc...", dy, weight, optimize=True)
             dx[(slice(None), slice(None), slice(None), *place)] += part
         inside = tuple(slice(lo, lo + n) for n, (lo, _) in zip(size, self.padding, strict=True))
@@ -232,9 +235,7 @@ class ConvolutionWeightGrad(_Convolution):
         spatial = "hijlm"[: len(self.stride)]
         for offset, place in self._offsets(self.kernel_size, dy.shape[3:]):
             part = x[(slice(None), slice(None), slice(None), *place)]
-            dw[(slice(None), slice(None), slice(None), *offset)] = np.einsum(
-                f"ngc{spatial},ngo{spatial}->goc", part, dy, optimize=True
-            )
+            dw[_at(offset)] = np.einsum(f"ngc{spatial},ngo{spatial}->goc", part, dy, optimize=True)
         return dw.reshape((-1, *dw.shape[2:]))
 
     def vjp(
@@ -245,6 +246,11 @@ class ConvolutionWeightGrad(_Convolution):
             x.apply(ConvolutionInputGrad(*self._geometry, x.shape[2:]), dy, cotangent),
             _cropped(x.apply(Convolution(*self._geometry), x, cotangent), dy),
         )
+
+
+def _at(offset: Ints) -> tuple[slice | int, ...]:
+    """The place of a kernel offset in weights [groups, out, in, *kernel]."""
+    return (slice(None), slice(None), slice(None), *offset)
 
 
 def _cropped(y: Value, like: Value) -> Value:

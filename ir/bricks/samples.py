@@ -46,6 +46,7 @@ from .window import WindowMax, WindowMaxGather, WindowMaxScatter, WindowSum, Win
 __all__ = ["Sample", "samples"]
 
 Array = npt.NDArray[Any]
+Ints = tuple[int, ...]
 Draw = Callable[[np.random.Generator], Array]
 
 
@@ -233,7 +234,7 @@ def _products() -> list[Sample]:
 
 def _windows() -> list[Sample]:
     found = []
-    geometries: list[tuple[str, tuple[int, ...], tuple[Any, ...]]] = [
+    geometries: list[tuple[str, Ints, tuple[Ints, Ints, tuple[tuple[int, int], ...]]]] = [
         ("tiles", (2, 3, 4, 6), ((1, 1, 2, 2), (1, 1, 2, 2), ((0, 0),) * 4)),
         ("overlap", (2, 2, 7, 7), ((1, 1, 3, 3), (1, 1, 2, 2), ((0, 0),) * 4)),
         ("padding", (1, 2, 5, 6), ((1, 1, 3, 2), (1, 1, 2, 1), ((0, 0), (0, 0), (1, 1), (0, 1)))),

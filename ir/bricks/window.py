@@ -389,9 +389,7 @@ def mean_pool(
     return mul(total, literal(x, scale))
 
 
-def _counts(
-    count: Size, size: Size, pool: _Pool, axis: int, include_pad: bool
-) -> list[int]:
+def _counts(count: Size, size: Size, pool: _Pool, axis: int, include_pad: bool) -> list[int]:
     """How many elements each window on one axis divides by; one number if all are alike."""
     k, s = pool.window[axis], pool.stride[axis]
     (lo, hi), (_, full) = pool.given[axis], pool.padding[axis]
@@ -400,6 +398,4 @@ def _counts(
     if not isinstance(count, int) or not isinstance(size, int):
         raise ShapeError("mean pooling with padding needs fixed spatial sizes", got=size)
     first, last = (-lo, size + hi) if include_pad else (0, size)
-    return [
-        min(o * s - lo + k, last) - max(o * s - lo, first) for o in range(count)
-    ]
+    return [min(o * s - lo + k, last) - max(o * s - lo, first) for o in range(count)]

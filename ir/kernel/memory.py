@@ -70,9 +70,7 @@ class Access:
     @property
     def is_dense(self) -> bool:
         """True if the elements fill one piece of memory without holes, in some axis order."""
-        axes = [
-            (n, s) for n, s in zip(self.shape, self.strides, strict=True) if n != 1
-        ]
+        axes = [(n, s) for n, s in zip(self.shape, self.strides, strict=True) if n != 1]
         expected: Size = 1
         while axes:
             found = next((k for k, (_, s) in enumerate(axes) if s == expected), None)

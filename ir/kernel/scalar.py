@@ -182,6 +182,4 @@ class ScalarBuilder:
                 number[first + k] = first + len(kept)
                 args = tuple(number[a] for a in instr.args)
                 kept.append(Instr(instr.op, args, instr.dtype, instr.literal, instr.size))
-        return ScalarProgram(
-            tuple(self.inputs), tuple(kept), tuple(number[r] for r in results)
-        )
+        return ScalarProgram(tuple(self.inputs), tuple(kept), tuple(number[r] for r in results))

@@ -29,6 +29,7 @@ from brickc.ir.bricks.arithmetic import (
     div,
     exp,
     less,
+    logical_and,
     maximum,
     mul,
     neg,
@@ -310,6 +311,25 @@ def test_a_choice_between_numbers_keeps_its_dtype(rng: np.random.Generator) -> N
         return where(less(x, 0.0), full(net, 1.5, ()), full(net, -2.0, ()))
 
     check(graph_of(build), fold, rng)
+
+
+def test_a_conjunction_with_true_is_its_operand() -> None:
+    net = Net()
+    x = net.input("x", (3,), DType.BOOL)
+    net.output("y", logical_and(x, full(net, True, (3,), DType.BOOL)))
+    net.output("z", logical_and(x, full(net, False, (), DType.BOOL)))
+    new = simplify(net.graph)
+    assert new.outputs["y"] == x.id
+    assert new.node(new.outputs["z"]).brick == BroadcastTo((3,))
+
+
+def test_a_number_made_of_truth_values_alone_stays_a_choice() -> None:
+    net = Net()
+    x = net.input("x", (3,), DType.BOOL)
+    net.output("y", where(x, full(net, 1.0, ()), full(net, 0.0, ())))
+    new = simplify(net.graph)
+    arrays = {"x": np.array([True, False, True])}
+    np.testing.assert_array_equal(outputs(new, arrays)["y"], [1.0, 0.0, 1.0])
 
 
 def test_what_is_not_finite_is_left_alone(rng: np.random.Generator) -> None:

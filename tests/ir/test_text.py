@@ -7,6 +7,10 @@ import math
 import pytest
 import sympy as sp
 from brick_modules import catalogue
+from hypothesis import given
+from hypothesis import strategies as st
+from random_graphs import expressions, graphs
+
 from brickc.errors import BrickcError, ImportModelError, UnsupportedError, VerifyError
 from brickc.ir.brick import Input, Parameter, State
 from brickc.ir.bricks.elementwise import Map
@@ -20,9 +24,6 @@ from brickc.ir.origin import Origin
 from brickc.ir.parser import parse
 from brickc.ir.printer import print_graph, quoted, surroundings
 from brickc.ir.types import TensorType
-from hypothesis import given
-from hypothesis import strategies as st
-from random_graphs import expressions, graphs
 
 CATALOGUE = catalogue()
 SCALAR = TensorType(DType.F32)
@@ -140,7 +141,9 @@ def test_expressions_read_well(expr: sp.Basic, text: str) -> None:
     ],
 )
 def test_bad_expressions(text: str, message: str) -> None:
-    with pytest.raises(ImportModelError, match=message.replace("$", r"\$").replace("x0+'", r"x0\+'")):
+    with pytest.raises(
+        ImportModelError, match=message.replace("$", r"\$").replace("x0+'", r"x0\+'")
+    ):
         parse_expression(text)
 
 

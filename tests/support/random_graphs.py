@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import sympy as sp
+from hypothesis import strategies as st
+
 from brickc.errors import BrickcError
 from brickc.ir.brick import Input, Parameter, State
 from brickc.ir.bricks import arithmetic, convert, elementwise, normalization, random, reduce
@@ -18,7 +20,6 @@ from brickc.ir.graph import Graph
 from brickc.ir.initializers import Initializer
 from brickc.ir.origin import Origin
 from brickc.ir.types import TensorType
-from hypothesis import strategies as st
 
 __all__ = ["expressions", "graphs", "origins"]
 
@@ -58,7 +59,9 @@ def _larger(draw: st.DrawFn, inner: st.SearchStrategy[sp.Basic]) -> sp.Basic:
     match shape:
         case "sum" | "product":
             kind = sp.Add if shape == "sum" else sp.Mul
-            made = _built(kind, first, *draw(st.lists(inner, min_size=1, max_size=3)), simplify=simplify)
+            made = _built(
+                kind, first, *draw(st.lists(inner, min_size=1, max_size=3)), simplify=simplify
+            )
         case "power":
             exponent = draw(st.one_of(st.integers(-4, 4).map(sp.Integer), SYMBOLS,
                                       st.sampled_from([sp.S.Half, sp.Rational(-3, 2)])))  # fmt: skip
@@ -123,7 +126,10 @@ def graphs(draw: st.DrawFn) -> Graph:
     floats = st.sampled_from([DType.F32, DType.F64])
     dtype = draw(floats)
     inits = st.builds(
-        Initializer, st.sampled_from(["constant", "uniform", "gaussian", "external"]), FLOATS, FLOATS
+        Initializer,
+        st.sampled_from(["constant", "uniform", "gaussian", "external"]),
+        FLOATS,
+        FLOATS,
     )
     matrix = TensorType(dtype, (draw(st.sampled_from([N, 3, N * 2 + 1])), 4))
     leaves = [
@@ -172,7 +178,10 @@ def _add(draw: st.DrawFn, graph: Graph, dtype: DType) -> None:
                 (shapes.Concat(axis), (a, a, a)),
                 (random.RandomUniform((T * N - 1, 2), draw(st.integers(0, 9)), DType.F32), (a, b)),
                 (Constant(draw(st.one_of(FLOATS, st.integers(-9, 9), st.booleans())), dtype), ()),
-                (Literal(np.arange(4, dtype=np.int32).tobytes(), TensorType(DType.I32, (2, 2))), ()),
+                (
+                    Literal(np.arange(4, dtype=np.int32).tobytes(), TensorType(DType.I32, (2, 2))),
+                    (),
+                ),
                 (DimSize(draw(st.sampled_from([N, 3, N * N * 2 - T + 7])), DType.I64), ()),
                 (Iota(TensorType(DType.F32, (T, 3)), 1), ()),
             ]

@@ -78,9 +78,7 @@ def epilogue(em: Emitter, target: Access) -> None:
     with em.block(rows):
         strides = strides_in(target, groups)
         ref = em.view(target, sizes if groups else (1,), strides or (1,))
-        emit_region(
-            em, region, groups, rows, ref, target.dtype, anchor_buffer=target.buffer
-        )
+        emit_region(em, region, groups, rows, ref, target.dtype, anchor_buffer=target.buffer)
 
 
 def strides_in(access: Access, groups: Groups) -> tuple[Size, ...]:
@@ -88,9 +86,7 @@ def strides_in(access: Access, groups: Groups) -> tuple[Size, ...]:
     return tuple(access.strides[g[-1]] for g in groups)
 
 
-def merged(
-    accesses: Sequence[Access], order: Sequence[int]
-) -> tuple[Groups, tuple[Size, ...]]:
+def merged(accesses: Sequence[Access], order: Sequence[int]) -> tuple[Groups, tuple[Size, ...]]:
     """Groups of axes over which all accesses step evenly, and their sizes."""
     shape = accesses[0].shape
     groups = coalesce(shape, order, [a.strides for a in accesses])

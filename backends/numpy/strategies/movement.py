@@ -19,9 +19,7 @@ def pad(em: Emitter) -> None:
     source = em.kernel.operands[0]
     target = anchor_target(em)
     inside = target
-    for axis, (lo, hi, gap) in enumerate(
-        zip(anchor.lo, anchor.hi, anchor.interior, strict=True)
-    ):
+    for axis, (lo, hi, gap) in enumerate(zip(anchor.lo, anchor.hi, anchor.interior, strict=True)):
         size = source.shape[axis]
         if gap:
             # holes between the elements: clear everything that is left of the axis
@@ -85,4 +83,3 @@ def scatter_add(em: Emitter) -> None:
     em.helpers.add("scatter_add_into")
     em.call("scatter_add_into", out, index, view, axis=anchor.axis)
     epilogue(em, target)
-

@@ -170,4 +170,3 @@ def arg_reduce(em: Emitter) -> None:
     out = em.view(target, [source.shape[a] for a in kept], [steps[a] for a in kept], whole=True)
     em.copy(out, index, cast=True)
     epilogue(em, target)
-

@@ -52,6 +52,7 @@ def emit_adjoint(em: Emitter, parts: Sequence[Shifted], target: Access) -> None:
     The first part is copied and the places that it does not reach are cleared, so that no
     full clear and no extra pass are needed.
     """
+    rest: Sequence[Shifted]
     first, *rest = parts
     axis = first.axis
     size = target.shape[axis]
@@ -70,10 +71,6 @@ def emit_adjoint(em: Emitter, parts: Sequence[Shifted], target: Access) -> None:
                 tail = cut(target, axis, lo + count, size - lo - count)
                 em.fill(pair(em, tail)[0], 0)
     elif first.step == 1:
-        # an axis of unknown size: its extent follows from the part's, as polynomials
-        em.fill(pair(em, target)[0], 0)
-        rest = parts
-    else:
         em.fill(pair(em, target)[0], 0)
         rest = parts
     for shifted in rest:

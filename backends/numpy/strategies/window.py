@@ -113,11 +113,12 @@ def _one_axis(
     else:
         out, part = pair(em, target, cut(source, axis, whole[0] - lo, count, stride))
         em.copy(out, part)
-    for j, first, number in ranges:
-        if number <= 0 or (j, first, number) == whole:
+    for valid in ranges:
+        j, start, number = valid
+        if number <= 0 or valid == whole:
             continue
-        place = cut(target, axis, first, number)
-        part_access = cut(source, axis, first * stride + j - lo, number, stride)
+        place = cut(target, axis, start, number)
+        part_access = cut(source, axis, start * stride + j - lo, number, stride)
         out, part = pair(em, place, part_access)
         em.call(function, out, part, out=out)
 
@@ -201,7 +202,9 @@ def window_max_scatter(em: Emitter) -> None:
     target = anchor_target(em)
     tiles = all(
         w == s and p == (0, 0) and x.shape[a] == dy.shape[a] * w
-        for a, (w, s, p) in enumerate(zip(anchor.window, anchor.stride, anchor.padding, strict=True))
+        for a, (w, s, p) in enumerate(
+            zip(anchor.window, anchor.stride, anchor.padding, strict=True)
+        )
     )
     if not tiles:
         em.fill(pair(em, target)[0], 0)
