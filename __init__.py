@@ -22,13 +22,11 @@ from .compiler.optimizers import (
     parse_optimizer,
 )
 from .errors import BrickcError
-from .frontends import functional, zoo
+from .frontends import functional, layers, zoo
 from .frontends.containers import Concat, Parallel, Residual, Sequential
 from .frontends.functional import *  # noqa: F403 - its __all__ is the explicit list
-from .frontends.functional import __all__ as _functions
 from .frontends.layer import Layer
 from .frontends.layers import *  # noqa: F403 - its __all__ is the explicit list
-from .frontends.layers import __all__ as _layers
 from .frontends.load import load_model
 from .frontends.model import Model
 from .frontends.trace import Tensor, input, literal, parameter, state
@@ -81,6 +79,6 @@ __all__ = [
     "verify",
     "xavier",
     "zoo",
-    *_functions,
-    *_layers,
 ]
+__all__ += functional.__all__
+__all__ += layers.__all__

@@ -170,8 +170,8 @@ def train(
         if not as_json:
             step = program.compiled.functions["train_step"]
             _out.print(
-                f"{model}: {len(step.program.kernels)} kernels, compiled in {compile_seconds:.2f} s; "
-                f"{source.describe()}", markup=False,
+                f"{model}: {len(step.program.kernels)} kernels, compiled in "
+                f"{compile_seconds:.2f} s; {source.describe()}", markup=False,
             )  # fmt: skip
         with _progress(as_json) as progress:
             task = progress.add_task("training", total=epochs * source.steps, loss=float("nan"))

@@ -281,9 +281,7 @@ class _Chooser:
             return want
         if isinstance(brick, Leaf):
             return _row_major(node)
-        if isinstance(brick, Elementwise | Pad | Concat | Copy | BroadcastTo) or isinstance(
-            brick, _WINDOWS
-        ):
+        if isinstance(brick, (Elementwise, Pad, Concat, Copy, BroadcastTo, *_WINDOWS)):
             for operand in self.graph.operands(node):
                 if operand.type.shape == node.type.shape or (
                     operand.type.rank == node.type.rank and not isinstance(brick, Elementwise)

@@ -121,7 +121,7 @@ class Graph:
     def nodes(self) -> list[Node]:
         """All nodes, operands first, ties broken by id. Raises VerifyError on a cycle."""
         if self._order is None:
-            missing = {n: d for n, d in self._dag.in_degree()}
+            missing = dict(self._dag.in_degree())
             ready = [n for n, d in missing.items() if d == 0]
             heapq.heapify(ready)
             order: list[Node] = []

@@ -114,7 +114,8 @@ def write(
 
 def dump(arrays: Mapping[str, Array]) -> bytes:
     """One safetensors file; equal arrays give equal bytes."""
-    ordered = {n: np.ascontiguousarray(arrays[n]) for n in sorted(arrays)}
+    # asarray, since ascontiguousarray gives a scalar an axis
+    ordered = {n: np.asarray(arrays[n], order="C") for n in sorted(arrays)}
     return save_safetensors(ordered)
 
 

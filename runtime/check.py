@@ -9,21 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..compiler.differentiate import differentiate
+from ..compiler.optimize.expand import expand
+from ..compiler.optimize.specialise import specialise
 from ..errors import BrickcError, NumericsError
 from ..frontends.model import Model
-from ..ir.brick import Brick, Input, Leaf, Parameter, State
+from ..ir.brick import Brick, Input, Leaf, ModeDependent, Parameter, State
+from ..ir.bricks.arithmetic import mul
 from ..ir.bricks.elementwise import Elementwise
+from ..ir.bricks.normalization import BatchNorm
+from ..ir.bricks.reduce import ReduceMax, ReduceMin, reduce_sum
 from ..ir.bricks.samples import Sample, samples
+from ..ir.bricks.source import Literal
+from ..ir.bricks.window import WindowMax
+from ..ir.builder import Builder, GraphValue
 from ..ir.dtypes import DType
 from ..ir.graph import Graph
+from ..ir.initializers import constant
 from ..ir.interpret import interpret
 from ..ir.substitute import retype
+from ..ir.types import TensorType
 from ..ir.value import Eager
 
 __all__ = ["Row", "check_brick", "check_catalogue", "check_model"]
@@ -32,6 +43,11 @@ Array = npt.NDArray[Any]
 
 #: relative step of the central difference: the cube root of the machine epsilon is best
 STEP = 6e-6
+
+#: ranks that stand for values are divided by this
+RANK_STEP = 1024.0
+
+_MAXIMA = (WindowMax, ReduceMax, ReduceMin)
 
 Progress = Callable[[int, int, str], None]
 
@@ -86,31 +102,92 @@ def check_brick(
 ) -> list[Row]:
     """A row for every operand that the brick has a gradient in. Operands must be float64."""
     dims = dims or {}
-    values = [Eager.of(a, dims) for a in operands]
-    result = Eager.of(brick.evaluate(operands, dims), dims)
-    if not result.dtype.is_float:
-        return []
-    v = rng.standard_normal(result.array.shape)
-    cotangents = brick.vjp(values, result, Eager.of(v, dims))
+    evaluate: Callable[[Sequence[Array]], Array] = partial(brick.evaluate, dims=dims)
+    if _has_rule(brick):
+        result = Eager.of(evaluate(operands), dims)
+        if not result.dtype.is_float:
+            return []
+        v = rng.standard_normal(result.array.shape)
+        values = [Eager.of(a, dims) for a in operands]
+        cotangents = [
+            c.array if isinstance(c, Eager) else None
+            for c in brick.vjp(values, result, Eager.of(v, dims))
+        ]
+    else:
+        # no rule of its own: it is differentiated through what it stands for
+        expansion = _Expansion(brick, operands)
+        evaluate = expansion.value
+        first = evaluate(operands)
+        if first.dtype.kind != "f":
+            return []
+        v = rng.standard_normal(first.shape)
+        cotangents = expansion.gradients(operands, v)
     rows = []
     for k, cotangent in enumerate(cotangents):
         if cotangent is None or operands[k].dtype.kind != "f":
             continue
-        assert isinstance(cotangent, Eager)
         u = rng.standard_normal(operands[k].shape)
         scale = max(1.0, float(np.max(np.abs(operands[k]), initial=0.0)))
-        h = STEP * scale
+        # a maximum is linear between its kinks, so that its step may be as small as they ask
+        h = STEP * scale if not isinstance(brick, _MAXIMA) else STEP / RANK_STEP * 100
         plus, minus = list(operands), list(operands)
         plus[k], minus[k] = operands[k] + h * u, operands[k] - h * u
-        difference = brick.evaluate(plus, dims) - brick.evaluate(minus, dims)
+        difference = evaluate(plus) - evaluate(minus)
         numeric = float(np.sum(v * difference)) / (2 * h)
-        analytic = float(np.sum(cotangent.array * u))
+        analytic = float(np.sum(cotangent * u))
         # a projection can be small by chance: the size that errors are measured by is the
         # norms' product, not the projection itself
-        size = float(np.linalg.norm(cotangent.array) * np.linalg.norm(u)) / max(1, u.size) ** 0.5
+        size = float(np.linalg.norm(cotangent) * np.linalg.norm(u)) / max(1, u.size) ** 0.5
         error = abs(numeric - analytic) / max(abs(numeric), abs(analytic), size, 1e-12)
         rows.append(Row(label or brick.mnemonic, f"operand {k}", error, error <= tolerance))
     return rows
+
+
+def _has_rule(brick: Brick) -> bool:
+    """True if the brick states a derivative itself."""
+    return not isinstance(brick, ModeDependent) and type(brick).vjp is not Brick.vjp
+
+
+class _Expansion:
+    """A brick as a graph of one node, in training mode, with its operands as parameters."""
+
+    def __init__(self, brick: Brick, operands: Sequence[Array]) -> None:
+        graph = Graph("check")
+        builder = Builder(graph)
+        leaves = []
+        for k, a in enumerate(operands):
+            type = TensorType(DType.of(a.dtype), a.shape)
+            kind = State if self._is_state(brick, k, len(operands)) else Parameter
+            leaves.append(builder.add(kind(f"x{k}", type, constant(0.0))))
+        result = builder.add(brick, *leaves)
+        graph.outputs["y"] = result.id
+        self.graph = expand(specialise(graph, training=True), only_without_vjp=False)
+        self.graph.updates = {}
+
+    @staticmethod
+    def _is_state(brick: Brick, k: int, count: int) -> bool:
+        """Running statistics are states: a gradient does not reach them."""
+        return isinstance(brick, BatchNorm) and k >= count - 2
+
+    def value(self, operands: Sequence[Array]) -> Array:
+        named = {f"x{k}": a for k, a in enumerate(operands)}
+        return interpret(self.graph, {}, named, named).outputs["y"]
+
+    def gradients(self, operands: Sequence[Array], v: Array) -> list[Array | None]:
+        """Cotangents of the operands for the cotangent v of the result."""
+        graph = expand(self.graph, only_without_vjp=False)
+        builder = Builder(graph)
+        y = builder.value(graph.outputs["y"])
+        weights = builder.add(Literal(v.tobytes(), TensorType(y.dtype, v.shape)))
+        loss = reduce_sum(mul(y, weights))
+        assert isinstance(loss, GraphValue)
+        graph.outputs["loss"] = loss.id
+        with_gradient, found = differentiate(graph, "loss")
+        named = {f"x{k}": a for k, a in enumerate(operands)}
+        values = interpret(with_gradient, {}, named, named, keep=list(found.values())).values
+        by_name = {graph.node(leaf).brick: values[g] for leaf, g in found.items()}
+        arrays = {b.name: a for b, a in by_name.items() if isinstance(b, Parameter)}
+        return [arrays.get(f"x{k}") for k in range(len(operands))]
 
 
 def check_model(
@@ -139,8 +216,7 @@ def check_model(
             continue
         seen.add((node.brick, types))
         operands = [values[o] for o in node.operands]
-        if isinstance(node.brick, Elementwise):
-            operands = [_away_from_kinks(a) for a in operands]
+        operands = [_away_from_kinks(a, node.brick) for a in operands]
         label = f"{node.brick.mnemonic} {node.origin}".strip()
         try:
             rows += check_brick(node.brick, operands, tolerance, rng, label, sizes)
@@ -151,11 +227,22 @@ def check_model(
     return rows
 
 
-def _away_from_kinks(a: Array) -> Array:
-    """Moves values near zero, where ReLU and its kind have no derivative to compare."""
+def _away_from_kinks(a: Array, brick: Brick) -> Array:
+    """Values at which the brick has a derivative that a difference can be compared with.
+
+    An elementwise kink lies at zero. A maximum has one where two elements are equal: their
+    ranks, in place of the elements, are as different as can be.
+    """
     if a.dtype.kind != "f":
         return a
-    return np.where(np.abs(a) < 1e-3, np.where(a < 0, a - 1e-2, a + 1e-2), a)
+    if isinstance(brick, _MAXIMA):
+        ranks = np.empty(a.size)
+        ranks[np.argsort(a, axis=None, kind="stable")] = np.arange(a.size)
+        return ranks.reshape(a.shape) / RANK_STEP
+    if isinstance(brick, Elementwise):
+        gap = 100 * STEP * max(1.0, float(np.max(np.abs(a), initial=0.0)))
+        return np.asarray(np.where(np.abs(a) < gap, np.where(a < 0, a - gap, a + gap), a))
+    return a
 
 
 Leaves = tuple[dict[str, Array], dict[str, Array]]

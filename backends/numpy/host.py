@@ -143,7 +143,7 @@ class Program:
         return self.call("evaluate", inputs)
 
     def train_step(self, **inputs: Any) -> Arrays:
-        """One step: forward, loss, backward, update. Raises ModelError if the loss is not finite."""
+        """Forward, loss, backward, update. Raises ModelError if the loss is not finite."""
         result = self.call("train_step", inputs)
         loss = result.get("loss")
         if loss is not None and not math.isfinite(loss):
@@ -285,7 +285,7 @@ def _sizes(function: str, inputs: Arrays) -> dict[str, int]:
                 got=size,
                 expected=expected,
             )
-    for name, (lo, hi) in spec["dims"].items():
+    for name in spec["dims"]:
         if name not in dims:
             raise _error(f"{function}: nothing tells the size of {name}")
     return dims
@@ -323,7 +323,7 @@ def dump_weights(values: Arrays) -> bytes:
     chunks: list[bytes] = []
     offset = 0
     for name in sorted(values):
-        value = np.ascontiguousarray(values[name])
+        value = np.asarray(values[name], order="C")
         header[name] = {"dtype": _SAFETENSORS[str(value.dtype)], "shape": list(value.shape),
                         "data_offsets": [offset, offset + value.nbytes]}  # fmt: skip
         chunks.append(value.tobytes())

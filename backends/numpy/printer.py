@@ -265,8 +265,15 @@ class _FunctionPrinter:
 
     def _logical(self, access: Access, hint: str) -> str:
         """The value as the caller knows it, axes in logical order."""
-        definition = View(access.buffer, access.buffer, dtype_name(access.dtype),
-                          access.dtype.itemsize, access.offset, access.shape, access.strides)  # fmt: skip
+        definition = View(
+            access.buffer,
+            access.buffer,
+            dtype_name(access.dtype),
+            access.dtype.itemsize,
+            access.offset,
+            access.shape,
+            access.strides,
+        )
         return self.view(definition)
 
     def _kernel(self, number: int, kernel: ArrayKernel) -> None:

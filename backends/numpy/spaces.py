@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from ...ir.dims import Size, hint, product
 from ...ir.kernel.memory import Access
@@ -60,7 +61,7 @@ def project(
     result: list[Size] = []
     for group in groups:
         axes = [a for a in group if shape[a] != 1]
-        for outer, inner in zip(axes, axes[1:], strict=False):
+        for outer, inner in pairwise(axes):
             if strides[outer] != strides[inner] * shape[inner]:
                 return None
         result.append(strides[axes[-1]] if axes else 0)

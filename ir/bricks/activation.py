@@ -158,6 +158,13 @@ class GELU(_Activation):
             return x0 * (1 + sp.tanh(inner)) / 2
         return x0 * (1 + sp.erf(number(0.7071067811865476) * x0)) / 2
 
+    def partials(self) -> Partials:
+        if self.approximate:
+            return super().partials()
+        # by hand, as exp(-x²/2) has no rounded factor in its exponent
+        density = number(0.3989422804014327) * sp.exp(-(x0**2) / 2)
+        return ((1 + sp.erf(number(0.7071067811865476) * x0)) / 2 + x0 * density,)
+
 
 @dataclass(frozen=True)
 class SiLU(_Activation):

@@ -103,7 +103,8 @@ class _Convolution(Brick):
 class Convolution(_Convolution):
     """Cross-correlation, as every toolbox calls convolution.
 
-    Shapes:  x [N, C, *S], w [O, C/groups, *K] -> y [N, O, *S'], S' = (S + lo + hi - d(K-1) - 1)//s + 1
+    Shapes:  x [N, C, *S], w [O, C/groups, *K] -> y [N, O, *S'],
+             S' = (S + lo + hi - dilation·(K - 1) - 1)//stride + 1
     Dtypes:  f32, f64; accumulates in the same dtype
     Grad:    dx by ConvolutionInputGrad, dw by ConvolutionWeightGrad
     Raises:  ShapeError if channels, groups or kernel do not fit

@@ -29,8 +29,11 @@ def _check_indices(indices: TensorType, mnemonic: str) -> None:
 
 def _in_range(indices: Array, size: int, mnemonic: str) -> None:
     if indices.size and (indices.min() < 0 or indices.max() >= size):
-        raise DataError(f"{mnemonic}: an index is out of range",
-                        got=f"{indices.min()}..{indices.max()}", expected=f"0..{size - 1}")  # fmt: skip
+        raise DataError(
+            f"{mnemonic}: an index is out of range",
+            got=f"{indices.min()}..{indices.max()}",
+            expected=f"0..{size - 1}",
+        )
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,11 @@ class ScatterAdd(Brick):
         _check_indices(indices, self.mnemonic)
         last = self.axis + indices.rank
         if self.axis < 0 or updates.shape[self.axis : last] != indices.shape:
-            raise ShapeError("scatter_add: updates do not fit the indices", got=updates,
-                             expected=f"axes {self.axis}.. equal to {list(indices.shape)}")  # fmt: skip
+            raise ShapeError(
+                "scatter_add: updates do not fit the indices",
+                got=updates,
+                expected=f"axes {self.axis}.. equal to {list(indices.shape)}",
+            )
         return updates.with_shape((*updates.shape[: self.axis], self.size, *updates.shape[last:]))
 
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:

@@ -1,9 +1,10 @@
-"""Bricks that move elements: views where strides can say it, and the copies that cannot be views."""
+"""Bricks that move elements: views where strides can say it, copies where they cannot."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -81,7 +82,7 @@ class Reshape(View):
                     j += 1
                 else:
                     return None
-            for (_, outer), (n, inner) in zip(run_old, run_old[1:], strict=False):
+            for (_, outer), (n, inner) in pairwise(run_old):
                 if outer != inner * n:
                     return None
             step = run_old[-1][1]
@@ -150,8 +151,11 @@ class BroadcastTo(View):
         if x.rank > len(self.shape) or any(
             n not in (1, m) for n, m in zip(x.shape, tail, strict=True)
         ):
-            raise ShapeError("broadcast_to: shapes do not fit", got=list(x.shape),
-                             expected=f"something that broadcasts to {list(self.shape)}")  # fmt: skip
+            raise ShapeError(
+                "broadcast_to: shapes do not fit",
+                got=list(x.shape),
+                expected=f"something that broadcasts to {list(self.shape)}",
+            )
         return x.with_shape(self.shape)
 
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:

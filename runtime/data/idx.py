@@ -80,7 +80,8 @@ def mnist(folder: Path) -> Dataset:
 def _pair(folder: Path, which: str) -> tuple[Array, Array]:
     images_at = _find(folder, f"{which}-images-idx3-ubyte")
     labels_at = _find(folder, f"{which}-labels-idx1-ubyte")
-    assert images_at is not None and labels_at is not None
+    assert images_at is not None
+    assert labels_at is not None
     images, labels = read_idx(images_at), read_idx(labels_at)
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise DataError(f"{folder}: images and labels do not belong together",

@@ -140,7 +140,7 @@ class Batches(Sequence[dict[str, Array]]):
             self.order = rng.permutation(len(split))
 
     def __len__(self) -> int:
-        return -(-len(self.split) // self.size)
+        return (len(self.split) + self.size - 1) // self.size
 
     @overload
     def __getitem__(self, index: int) -> dict[str, Array]: ...

@@ -125,7 +125,7 @@ def _one_axis(
 
 def _valid(start: int, stride: int, size: int, count: int) -> tuple[int, int]:
     """Outputs o with 0 <= o·stride + start < size: the first one and how many."""
-    first = max(0, -(-(-start) // stride)) if start < 0 else 0
+    first = (stride - 1 - start) // stride if start < 0 else 0
     last = min(count - 1, (size - 1 - start) // stride)
     return first, last - first + 1
 

@@ -10,29 +10,15 @@ import numpy as np
 import pytest
 import sympy as sp
 import torch
-from ladder import Taped, backward, check_brick, derivatives
+from ladder import check_brick, derivatives
 from torch.nn import functional
 
-from brickc.errors import DtypeError, ShapeError, UnsupportedError, UsageError
-from brickc.ir import expression
+from brickc.errors import DtypeError, ShapeError, UsageError
 from brickc.ir.brick import Brick
 from brickc.ir.bricks import CATALOGUE
 from brickc.ir.bricks import activation as act
 from brickc.ir.bricks import arithmetic as ar
-from brickc.ir.bricks.convert import Cast, StopGradient, cast
-from brickc.ir.bricks.elementwise import Elementwise, Map, broadcast_shapes, elementwise
-from brickc.ir.bricks.source import (
-    Constant,
-    DimSize,
-    Iota,
-    Literal,
-    dim_size,
-    full_like,
-    iota,
-    literal,
-    ones_like,
-    zeros_like,
-)
+from brickc.ir.bricks.elementwise import Elementwise, Map, broadcast_shapes
 from brickc.ir.dims import Dim
 from brickc.ir.dtypes import DType
 from brickc.ir.expression import Y, operand
@@ -237,8 +223,8 @@ def test_what_is_not_taken_gets_an_exact_zero() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("brick", "theirs"), [
-    (act.Logistic(), torch.sigmoid), (act.Softplus(), lambda x: functional.softplus(x, threshold=100)),
-    (act.SiLU(), functional.silu), (act.Tanh(), torch.tanh), (act.ELU(1.0), functional.elu),
+    (act.Logistic(), torch.sigmoid), (act.SiLU(), functional.silu),
+    (act.Softplus(), lambda x: functional.softplus(x, threshold=100)), (act.Tanh(), torch.tanh), (act.ELU(1.0), functional.elu),
     (ar.Expm1(), torch.expm1), (ar.Log1p(), torch.log1p), (ar.Erf(), torch.erf),
 ], ids=label)  # fmt: skip
 def test_far_out_and_close_to_zero(brick: Brick, theirs: Any, dtype: Any) -> None:
@@ -285,7 +271,8 @@ def test_integers() -> None:
         np.testing.assert_array_equal(brick.evaluate(i, {}), expected)
     for unary, expected in [(ar.Abs(), [7, 7, 49, 0]), (ar.Sign(), [1, -1, 1, 0]),
                             (ar.Square(), [49, 49, 2401, 0]), (ar.Clip(0.0, 9.0), [7, 0, 9, 0]),
-                            (act.ReLU(), [7, 0, 49, 0]), (ar.Power(2.0), [49, 49, 2401, 0])]:  # fmt: skip
+                            (act.ReLU(), [7, 0, 49, 0]),
+                            (ar.Power(2.0), [49, 49, 2401, 0])]:  # fmt: skip
         np.testing.assert_array_equal(unary.evaluate(i[:1], {}), expected)
 
 
@@ -354,8 +341,10 @@ def test_numbers_among_operands() -> None:
         ar.mul(i, 0.5)
 
 
-@pytest.mark.parametrize("make", [lambda: ar.Clip(2.0, 1.0), lambda: ar.Clip(math.nan, None),
-                                  lambda: ar.Power(math.inf), lambda: ar.Power(math.nan)])  # fmt: skip
+@pytest.mark.parametrize("make", [
+    lambda: ar.Clip(2.0, 1.0), lambda: ar.Clip(math.nan, None),
+    lambda: ar.Power(math.inf), lambda: ar.Power(math.nan),
+])  # fmt: skip
 def test_attributes_that_make_no_sense(make: Callable[[], Brick]) -> None:
     with pytest.raises(UsageError):
         make()
@@ -395,37 +384,6 @@ def test_bricks_are_values(brick: Elementwise) -> None:
         assert word in str(type(brick).__doc__)
 
 
-# ── derivatives of expressions ───────────────────────────────────────────────────────────
-
-
-def test_steps_have_derivative_zero_inside_expressions() -> None:
-    x = np.array([-1.7, 0.4, 2.3])
-    for expr, slope in [
-        (x0 - sp.floor(x0), np.ones(3)),
-        (x0 * sp.sign(x0), np.sign(x)),
-        (sp.ceiling(x0) * x0, np.ceil(x)),
-        (x0 * sp.floor(x0 * sp.sign(x0)), np.floor(np.abs(x))),
-        (sp.Abs(x0) ** 3, 3 * x * np.abs(x)),
-        (sp.Abs(sp.log(x0**2)), np.sign(np.log(x**2)) * 2 / x),
-        (sp.floor(x0), np.zeros(3)),
-    ]:
-        np.testing.assert_allclose(derivatives(Map(expr, 1), [x], np.ones(3))[0], slope)
-
-
-def test_third_derivatives() -> None:
-    x = Taped.of(np.array([0.3, -1.2]))
-    v = act.tanh(x)
-    for _ in range(3):
-        assert isinstance(v, Taped)
-        (v,) = backward(v, Taped.of(np.ones(2)), [x])  # type: ignore[assignment]
-    t = torch.tensor(x.array, requires_grad=True)
-    w = torch.tanh(t)
-    for _ in range(3):
-        (w,) = torch.autograd.grad(w.sum(), [t], create_graph=True)
-    assert isinstance(v, Taped)
-    np.testing.assert_allclose(v.array, w.detach().numpy(), rtol=1e-12)
-
-
 def test_the_result_saves_the_operand() -> None:
     """What the passes gain: the derivative reads y, and x need not be kept."""
     for brick in (act.Tanh(), act.Logistic(), act.ReLU(), ar.Exp(), ar.Sqrt(), ar.Reciprocal(),
@@ -434,206 +392,3 @@ def test_the_result_saves_the_operand() -> None:
         assert partial is not None
         assert partial.has(Y)
         assert not partial.has(x0)
-
-
-# ── a user's own expression ──────────────────────────────────────────────────────────────
-
-w, x = sp.symbols("w x")
-
-
-def test_an_expression_of_ones_own() -> None:
-    values = [Taped.of(normal(3, 4)), Taped.of(normal(4, seed=1))]
-    expr = w * sp.tanh(x) + sp.exp(-(w**2))
-    found = elementwise(expr, *values, symbols=(x, w))
-    assert isinstance(found, Taped)
-    xs, ws = values[0].array, values[1].array
-    np.testing.assert_allclose(found.array, ws * np.tanh(xs) + np.exp(-(ws**2)), rtol=1e-14)
-    assert isinstance(found.brick, Map)
-    check_brick(found.brick, [xs, ws], lambda x, w: w * torch.tanh(x) + torch.exp(-(w**2)))
-
-
-def test_operands_by_the_names_of_symbols() -> None:
-    a, b = Eager.of(np.array([6.0]), {}), Eager.of(np.array([2.0]), {})
-    for expr in (w / x, x0 / x1):
-        found = elementwise(expr, a, b)
-        assert isinstance(found, Eager)
-        assert found.array == 3.0
-    found = elementwise(x / w, a, b, symbols=(x, w))
-    assert isinstance(found, Eager)
-    assert found.array == 3.0
-
-
-def test_maximum_of_an_expression() -> None:
-    a = np.array([-1.0, 0.0, 2.0])
-    found = elementwise(sp.Max(x, 0) + sp.Min(x, 1, 5), Taped.of(a))
-    assert isinstance(found, Taped)
-    np.testing.assert_array_equal(found.array, np.maximum(a, 0) + np.minimum(a, 1))
-
-
-def test_operands_that_the_expression_does_not_use_still_broadcast() -> None:
-    a, b = Eager.of(np.ones((2, 1)), {}), Eager.of(np.ones(3), {})
-    assert elementwise(2 * x, a, b, symbols=(x, w)).shape == (2, 3)
-    assert elementwise(x, a, b, symbols=(x, w)).shape == (2, 3)
-    assert elementwise(x, a) is a
-    found = elementwise(sp.Integer(3), a, symbols=(x,))
-    assert isinstance(found, Eager)
-    np.testing.assert_array_equal(found.array, np.full((2, 1), 3.0))
-
-
-def test_floats_of_many_digits_become_double() -> None:
-    found = elementwise(x * sp.Float("0.1", 40), Taped.of(np.ones(1)))
-    assert isinstance(found, Taped)
-    assert found.brick == Map(x0 * sp.Float(0.1), 1)
-
-
-@pytest.mark.parametrize(("expr", "count", "symbols"), [
-    (w * x, 1, None), (x, 2, None), (w * x, 2, (x,)), (w * x, 2, (x, x)), (x, 0, None),
-    (w * x, 2, (x, sp.Symbol("z"))),
-])  # fmt: skip
-def test_symbols_and_operands_that_do_not_go_together(expr: Any, count: int, symbols: Any) -> None:
-    operands = [Eager.of(np.ones(2), {})] * count
-    with pytest.raises(UsageError):
-        elementwise(expr, *operands, symbols=symbols)
-
-
-@pytest.mark.parametrize("expr", [
-    sp.gamma(x), sp.Heaviside(x), sp.I * x, sp.Piecewise((x, x > 0)), sp.Integral(x, (x, 0, 1)),
-    sp.Derivative(sp.Function("f")(x), x), sp.zoo * x, sp.Sum(x, (x, 0, 3)),
-], ids=str)  # fmt: skip
-def test_expressions_that_brickc_does_not_have(expr: Any) -> None:
-    with pytest.raises((UnsupportedError, UsageError)):
-        elementwise(expr, Eager.of(np.ones(2), {}), symbols=(x,))
-
-
-def test_an_unspecified_function_is_differentiated_but_not_evaluated() -> None:
-    """The general block y = f1(w, x): what a chain rule on paper needs."""
-    f1 = sp.Function("f1")
-    scalar = Abstract(TensorType(DType.F64, ()))
-    y = elementwise(f1(w, x), scalar, scalar, symbols=(w, x))
-    assert y.type == scalar.type
-    brick = Map(f1(x0, x1), 2)
-    partials = brick.partials()
-    assert partials == (sp.Derivative(f1(x0, x1), x0), sp.Derivative(f1(x0, x1), x1))
-    for p in partials:
-        assert p is not None
-        assert parse_expression(print_expression(p)) == p
-    with pytest.raises(UnsupportedError, match="f1"):
-        brick.evaluate([np.ones(()), np.ones(())], {})
-    with pytest.raises(UnsupportedError, match="Derivative"):
-        Map(partials[0], 2).evaluate([np.ones(()), np.ones(())], {})
-
-
-class Recorder(Abstract):
-    """A value that notes which bricks are applied."""
-
-    notes: list[Any] = []  # noqa: RUF012 - cleared by the test
-
-    def apply(self, brick: Brick, *operands: Any) -> Recorder:  # type: ignore[override]
-        Recorder.notes.append(brick)
-        return Recorder(brick.infer_type([o.type for o in operands]))
-
-
-def test_unspecified_functions_of_something_get_nodes_of_their_own() -> None:
-    """f2(w·f1(x)) as three blocks, so that each derivative is that of a function of symbols."""
-    f1, f2 = sp.Function("f1"), sp.Function("f2")
-    scalar = Recorder(TensorType(DType.F64, ()))
-    Recorder.notes.clear()
-    elementwise(2 * f2(w * f1(x)), scalar, scalar, symbols=(w, x))
-    assert Recorder.notes == [Map(x0 * f1(x1), 2), Map(f2(x0), 1), Map(2 * x0, 1)]
-    Recorder.notes.clear()
-    elementwise(f1(x, x), scalar)
-    assert Recorder.notes == [Map(f1(x0, x1), 2)]
-
-
-# ── numbers of expressions ───────────────────────────────────────────────────────────────
-
-
-def test_numbers_are_exact() -> None:
-    assert expression.number(0.1) == sp.Float(0.1)
-    assert expression.number(0.1)._prec == 53
-    assert expression.number(2.0) is sp.Integer(2)
-    assert expression.number(-3.0) == -3
-    assert float(expression.number(1e300)) == 1e300
-    assert ar.Power(0.5).expression() == sp.sqrt(x0)
-    assert float(ar.Power(0.1).expression().exp) == 0.1
-
-
-def test_the_functions_that_sympy_lacks() -> None:
-    for f, theirs in [
-        (expression.log1p, sp.log(1 + x0)), (expression.expm1, sp.exp(x0) - 1),
-        (expression.logistic, 1 / (1 + sp.exp(-x0))), (expression.softplus, sp.log(1 + sp.exp(x0))),
-    ]:  # fmt: skip
-        assert float(f(sp.Rational(1, 3))) == pytest.approx(
-            float(theirs.subs(x0, sp.Rational(1, 3)))
-        )
-        difference = sp.diff(f(x0), x0) - sp.diff(theirs, x0)
-        for value in (-0.7, 0.2, 1.9):
-            assert float(difference.subs(x0, value)) == pytest.approx(0, abs=1e-12)
-
-
-# ── sources and conversions ──────────────────────────────────────────────────────────────
-
-
-def test_constants() -> None:
-    assert Constant(1, DType.F32) == Constant(1.0, DType.F32)
-    assert isinstance(Constant(1, DType.F32).value, float)
-    assert isinstance(Constant(2.0, DType.I32).value, int)
-    assert Constant(1, DType.BOOL).value is True
-    assert Constant(1.0, DType.F32) != Constant(1, DType.I32)
-    assert Constant(math.inf, DType.F32).evaluate([], {}) == np.inf
-    for value, dtype in [(0.5, DType.I32), (2, DType.BOOL), (2**31, DType.I32), (math.nan, DType.I64),
-                         (math.inf, DType.I32), (10**400, DType.F64)]:  # fmt: skip
-        with pytest.raises(DtypeError):
-            Constant(value, dtype)
-    for dtype in (DType.F64, DType.F32, DType.F16, DType.I64, DType.I32, DType.BOOL):
-        made = Constant(1, dtype).evaluate([], {})
-        assert (made.dtype, made.shape) == (dtype.numpy, ())
-
-
-def test_literals() -> None:
-    place = Eager.of(np.zeros(()), {})
-    for array in (np.arange(6.0).reshape(2, 3).T, np.array(3, np.int32), np.zeros((0, 2), bool)):
-        made = literal(place, array)
-        assert isinstance(made, Eager)
-        np.testing.assert_array_equal(made.array, array)
-        assert made.array.dtype == array.dtype
-    for type in (TensorType(DType.F32, (3,)), TensorType(DType.F32, (Dim("N", 1, 4),))):
-        with pytest.raises(ShapeError, match="fill"):
-            Literal(b"12345678", type).infer_type([])
-
-
-def test_sizes_and_indices() -> None:
-    n = Dim("N", 1, 8)
-    assert DimSize(2 * n + 1, DType.F32).evaluate([], {"N": 3}) == 7
-    place = Eager.of(np.zeros(()), {"N": 3})
-    assert str(dim_size(Abstract(TensorType(DType.F32)), 4, DType.I32).type) == "i32[]"
-    made = iota(place, TensorType(DType.I32, (n, 2)), -2)
-    assert isinstance(made, Eager)
-    np.testing.assert_array_equal(made.array, [[0, 0], [1, 1], [2, 2]])
-    with pytest.raises(ShapeError):
-        Iota(TensorType(DType.I32, (3,)), 1).infer_type([])
-    for brick in (DimSize(n, DType.BOOL), Iota(TensorType(DType.BOOL, (3,)), 0)):
-        with pytest.raises(DtypeError):
-            brick.infer_type([])
-
-
-def test_likes() -> None:
-    x = Eager.of(np.zeros((2, 3), np.float32), {})
-    for made, value in [(zeros_like(x), 0), (ones_like(x), 1), (full_like(x, 0.5), 0.5)]:
-        assert isinstance(made, Eager)
-        assert made.type == x.type
-        np.testing.assert_array_equal(made.array, np.full((2, 3), value))
-
-
-def test_casts() -> None:
-    x = np.array([-1.7, 0.0, 2.5])
-    check_brick(StopGradient(), [x], lambda x: x.detach(), kinks=True)
-    for dtype, expected in [(DType.I32, [-1, 0, 2]), (DType.BOOL, [True, False, True])]:
-        np.testing.assert_array_equal(Cast(dtype).evaluate([x], {}), expected)
-        assert not derivatives(Cast(dtype), [x], np.ones(3))[0].any()
-    (dx,) = derivatives(Cast(DType.F32), [x], np.ones(3, np.float32))
-    assert dx.dtype == np.float64
-    np.testing.assert_array_equal(dx, np.ones(3))
-    value = Abstract(F32)
-    assert cast(value, "f32") is value
-    assert cast(value, "float64").dtype is DType.F64
