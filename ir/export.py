@@ -27,7 +27,7 @@ from .attributes import Plain, brick_to_plain
 from .brick import Brick, Input, Leaf, Parameter, State
 from .graph import Graph, Node
 from .origin import Origin
-from .printer import declared_dims, quoted
+from .printer import declared_dims
 
 __all__ = ["from_json", "to_dot", "to_json"]
 
@@ -235,6 +235,10 @@ def _dot_node(node: Node) -> str:
 
 
 def _dot(text: str) -> str:
-    """A quoted DOT string: backslashes and quotes escaped, other odd characters as in JSON."""
-    lines = (quoted(line)[1:-1].replace("\\", "\\\\") for line in text.split("\n"))
-    return '"' + "\\n".join(line.replace('\\\\"', '\\"') for line in lines) + '"'
+    """A quoted DOT string: a line a line, odd characters as JSON would write them."""
+    return '"' + "\\n".join(_dot_line(line) for line in text.split("\n")) + '"'
+
+
+def _dot_line(line: str) -> str:
+    plain = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
+    return plain.replace("\\", "\\\\").replace('"', '\\"')

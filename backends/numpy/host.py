@@ -198,16 +198,36 @@ class Program:
         source = os.path.dirname(os.path.abspath(__file__))
         manifest = _manifest(source)
         os.makedirs(folder, exist_ok=True)
-        weights = dump_weights(self.state_dict())
+        fresh = {
+            "weights.safetensors": dump_weights(self.state_dict()),
+            "golden.safetensors": self._golden(os.path.join(source, "golden.safetensors")),
+        }
         for name in manifest["files"]:
-            if name == "weights.safetensors":
-                continue
-            with open(os.path.join(source, name), "rb") as file:
-                write_atomically(os.path.join(folder, name), file.read())
-        write_atomically(os.path.join(folder, "weights.safetensors"), weights)
-        manifest["files"]["weights.safetensors"] = hashlib.sha256(weights).hexdigest()
+            data = fresh.get(name)
+            if data is None:
+                with open(os.path.join(source, name), "rb") as file:
+                    data = file.read()
+            else:
+                manifest["files"][name] = hashlib.sha256(data).hexdigest()
+            write_atomically(os.path.join(folder, name), data)
         text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
         write_atomically(os.path.join(folder, "manifest.json"), text.encode())
+
+    def _golden(self, path: str) -> bytes:
+        """The golden inputs with what the present weights make of them."""
+        with open(path, "rb") as file:
+            values = parse_weights(file.read())
+        before = self.state_dict()
+        inputs: dict[str, Arrays] = {}
+        for key, value in values.items():
+            function, kind, name = key.split("/", 2)
+            if kind == "inputs":
+                inputs.setdefault(function, {})[name] = value
+        for function in FUNCTIONS:
+            for name, value in self.call(function, inputs.get(function, {})).items():
+                values[f"{function}/outputs/{name}"] = value
+            self.load_state_dict(before)
+        return dump_weights(values)
 
 
 def _aligned(count: int) -> np.ndarray[Any, Any]:

@@ -367,7 +367,7 @@ def print_module(
         "LEAVES = {\n" + "\n".join(_leaf(leaf) for leaf in leaves) + "\n}",
         f"MEMORY_BYTES = {memory_bytes}",
         _host_body(),
-        'if __name__ == "__main__":\n    sys.stdout.write(describe() + "\\n")',
+        'if __name__ == "__main__":\n    print(describe())',
     ]
     return "\n\n\n".join(p.strip("\n") for p in parts) + "\n"
 

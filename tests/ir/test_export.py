@@ -14,7 +14,8 @@ from random_graphs import graphs
 
 from brickc.errors import BrickcError, ImportModelError
 from brickc.ir.brick import Input, Parameter
-from brickc.ir.bricks.arithmetic import Mul, Power
+from brickc.ir.bricks.arithmetic import Mul
+from brickc.ir.bricks.normalization import LRNAcross
 from brickc.ir.dims import Dim
 from brickc.ir.dtypes import DType
 from brickc.ir.export import from_json, to_dot, to_json
@@ -32,7 +33,7 @@ def example() -> Graph:
     graph.add(Input("x", TensorType(DType.F32, (Dim("N"), 4))), [], Origin())
     graph.add(Parameter("w", TensorType(DType.F32, (4,)), uniform(-1, 1)), [], Origin(layer="l1"))
     graph.add(Mul(), [0, 1], Origin("net.py", 3, "l1"))
-    graph.add(Power(float("inf")), [2], Origin("net.py", 4, 'l"2\\'))
+    graph.add(LRNAcross(3, float("inf"), 0.75, 1.0), [2], Origin("net.py", 4, 'l"2\\'))
     graph.outputs["y"] = 3
     graph.updates[1] = 1
     return graph
@@ -58,7 +59,7 @@ def test_json_is_the_documented_schema() -> None:
         "attributes": {"init": "uniform(-1.0,1.0)", "lr_scale": 1.0, "decay_scale": 1.0},
         "origin": {"file": "", "line": 0, "layer": "l1", "note": ""},
     }
-    assert document["nodes"][3]["attributes"] == {"exponent": "inf"}
+    assert document["nodes"][3]["attributes"] == {"size": 3, "alpha": "inf", "beta": 0.75, "k": 1.0}
     assert document["outputs"] == [["y", 3]]
     assert document["updates"] == [["w", 1]]
 
@@ -86,7 +87,7 @@ def test_bad_documents(change: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "3", "[" * 100_000, '{"format": "brickc-graph"}'])
 def test_no_documents(text: str) -> None:
-    with pytest.raises(ImportModelError, match="g.json"):
+    with pytest.raises(ImportModelError, match=r"^g\.json"):
         from_json(text, CATALOGUE, "g.json")
 
 
@@ -115,7 +116,7 @@ def test_damaged_documents(data: st.DataObject) -> None:
 def test_dot() -> None:
     text = to_dot(example())
     assert r'n2 [label="%2 mul\nf32[N,4]\nl1"];' in text
-    assert r'n3 [label="%3 power\nf32[N,4]\nl\"2\\"];' in text
+    assert r'n3 [label="%3 lrn_across\nf32[N,4]\nl\"2\\"];' in text
     assert 'n0 -> n2 [label="0"];' in text
     assert "n2 -> n3;" in text
     assert "n1 -> n1 [style=dashed" in text

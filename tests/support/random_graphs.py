@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+
 import sympy as sp
 from hypothesis import strategies as st
 
 from brickc.errors import BrickcError
-from brickc.ir.brick import Input, Parameter, State
+from brickc.ir.brick import Brick, Input, Parameter, State
 from brickc.ir.bricks import arithmetic, convert, elementwise, normalization, random, reduce
 from brickc.ir.bricks import contract as contracts
 from brickc.ir.bricks import shape as shapes
 from brickc.ir.bricks.loss import SquareLoss
+from brickc.ir.bricks.placement import Copy
 from brickc.ir.bricks.source import Constant, DimSize, Iota, Literal
 from brickc.ir.dims import Dim
 from brickc.ir.dtypes import DType
@@ -159,35 +161,54 @@ def _add(draw: st.DrawFn, graph: Graph, dtype: DType) -> None:
     a, b = draw(st.sampled_from(ids)), draw(st.sampled_from(ids))
     rank = graph.node(a).type.rank
     axis = draw(st.integers(0, max(0, rank - 1)))
-    expr = draw(expressions().filter(lambda e: not e.has(Y, operand(2), operand(11))))
-    brick, operands = draw(
-        st.sampled_from(
-            [
-                (arithmetic.Add(), (a, b)),
-                (arithmetic.Power(draw(FLOATS)), (a,)),
-                (arithmetic.Clip(draw(st.none() | st.just(-1.5)), draw(st.none() | FLOATS)), (a,)),
-                (elementwise.Map(expr, 2), (a, b)),
-                (convert.Cast(draw(st.sampled_from([DType.F32, DType.I32, DType.BOOL]))), (a,)),
-                (contracts.Contract("nk,ok->no"), (a, b)),
-                (normalization.Softmax(axis), (a,)),
-                (SquareLoss(), (a, b)),
-                (reduce.ReduceSum(tuple(range(axis, rank)), draw(st.booleans())), (a,)),
-                (shapes.Transpose(tuple(reversed(range(rank)))), (a,)),
-                (shapes.BroadcastTo((T, N, *graph.node(a).type.shape)), (a,)),
-                (shapes.Pad((0,) * rank, (1,) * rank, (0,) * rank, draw(FLOATS)), (a,)),
-                (shapes.Concat(axis), (a, a, a)),
-                (random.RandomUniform((T * N - 1, 2), draw(st.integers(0, 9)), DType.F32), (a, b)),
-                (Constant(draw(st.one_of(FLOATS, st.integers(-9, 9), st.booleans())), dtype), ()),
-                (
-                    Literal(np.arange(4, dtype=np.int32).tobytes(), TensorType(DType.I32, (2, 2))),
-                    (),
-                ),
-                (DimSize(draw(st.sampled_from([N, 3, N * N * 2 - T + 7])), DType.I64), ()),
-                (Iota(TensorType(DType.F32, (T, 3)), 1), ()),
-            ]
-        )
-    )
     try:
-        graph.add(brick, operands, draw(origins()), id=None)
+        brick, operands = _BRICKS[draw(st.sampled_from(sorted(_BRICKS)))](draw, a, b, rank, axis)
+        graph.add(brick, operands, draw(origins()))
     except (BrickcError, OverflowError):
         pass
+
+
+def _map(draw: st.DrawFn, a: int, b: int, rank: int, axis: int) -> tuple[Brick, tuple[int, ...]]:
+    expr = draw(expressions().filter(lambda e: not e.has(Y, operand(2), operand(11))))
+    return elementwise.Map(expr, 2), (a, b)
+
+
+#: name -> (draw, two ids, the first one's rank, one of its axes) -> a brick and its operands
+_BRICKS: dict[str, Callable[..., tuple[Brick, tuple[int, ...]]]] = {
+    "map": _map,
+    "add": lambda draw, a, b, rank, axis: (arithmetic.Add(), (a, b)),
+    "power": lambda draw, a, b, rank, axis: (arithmetic.Power(draw(FLOATS)), (a,)),
+    "cast": lambda draw, a, b, rank, axis: (convert.Cast(draw(st.sampled_from(DType))), (a,)),
+    "contract": lambda draw, a, b, rank, axis: (contracts.Contract("nk,ok->no"), (a, b)),
+    "softmax": lambda draw, a, b, rank, axis: (normalization.Softmax(axis), (a,)),
+    "lrn": lambda draw, a, b, rank, axis: (
+        normalization.LRNAcross(draw(st.integers(1, 5)), draw(FLOATS), draw(FLOATS), 1.0), (a,)
+    ),
+    "loss": lambda draw, a, b, rank, axis: (SquareLoss(), (a, b)),
+    "sum": lambda draw, a, b, rank, axis: (
+        reduce.ReduceSum(tuple(range(axis, rank)), draw(st.booleans())), (a,)
+    ),
+    "transpose": lambda draw, a, b, rank, axis: (
+        shapes.Transpose(tuple(reversed(range(rank)))), (a,)
+    ),
+    "pad": lambda draw, a, b, rank, axis: (
+        shapes.Pad((0,) * rank, (1,) * rank, (0,) * rank, draw(FLOATS)), (a,)
+    ),
+    "concat": lambda draw, a, b, rank, axis: (shapes.Concat(axis), (a, a, a)),
+    "copy": lambda draw, a, b, rank, axis: (
+        Copy(draw(st.sampled_from([None, tuple(range(rank))]))), (a,)
+    ),
+    "random": lambda draw, a, b, rank, axis: (
+        random.RandomUniform((T * N - 1, 2), draw(st.integers(0, 9)), DType.F32), (a, b)
+    ),
+    "constant": lambda draw, a, b, rank, axis: (
+        Constant(draw(FLOATS | st.integers(-9, 9)), draw(st.sampled_from(DType))), ()
+    ),
+    "literal": lambda draw, a, b, rank, axis: (
+        Literal(draw(st.binary(min_size=16, max_size=16)), TensorType(DType.I32, (2, 2))), ()
+    ),
+    "size": lambda draw, a, b, rank, axis: (
+        DimSize(draw(st.sampled_from([N, 3, N * N * 2 - T + 7])), DType.I64), ()
+    ),
+    "iota": lambda draw, a, b, rank, axis: (Iota(TensorType(DType.F32, (T, 3)), 1), ()),
+}  # fmt: skip

@@ -1,0 +1,176 @@
+"""Children that take turns: started, asked, and held still while another is timed."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+__all__ = ["Child", "ChildError", "Watch", "available_cores"]
+
+#: a shell may set these to an older processor's kernels, which halves NumPy's matmul
+_CLEARED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+_THREADS = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+)  # fmt: skip
+
+
+class ChildError(Exception):
+    """A peer failed, died or did not answer; the message is one line."""
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(_cores())
+
+
+def _cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+class Child:
+    """One peer's process; leaving the ``with`` block ends it."""
+
+    def __init__(
+        self, arguments: Sequence[str], *, threads: int, wait_policy: str, scratch: Path
+    ) -> None:
+        scratch.mkdir()
+        env = {k: v for k, v in os.environ.items() if k not in _CLEARED}
+        env |= dict.fromkeys(_THREADS, str(threads))
+        env.pop("OMP_WAIT_POLICY", None)
+        if wait_policy != "default":
+            env["OMP_WAIT_POLICY"] = wait_policy
+        # compile times are those of a first compilation, and leave the user's cache alone
+        env["TORCHINDUCTOR_CACHE_DIR"] = str(scratch)
+        cores = _cores()[:threads]
+
+        def pin() -> None:  # XLA has no setting for threads but looks at this
+            if hasattr(os, "sched_setaffinity"):
+                os.sched_setaffinity(0, cores)
+
+        self._log = (scratch / "stderr.txt").open("w+b")
+        script = Path(__file__).with_name("child.py")
+        self._process = subprocess.Popen(
+            [sys.executable, str(script), *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=env,
+            preexec_fn=pin, start_new_session=True,
+        )  # fmt: skip
+        self._buffer = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # the whole session: torch.compile leaves compiler workers behind a killed parent
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._log):
+            if stream is not None:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    pass
+
+    def stop(self) -> None:
+        """Hold every thread still: pools that spin while they wait cost the others nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            raise ChildError(self._epitaph()) from None
+
+    def ask(self, order: dict[str, Any], timeout: float) -> dict[str, Any]:
+        """Send an order and wait for its answer. Raises ChildError."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise ChildError(self._epitaph()) from None
+        return self.receive(timeout)
+
+    def receive(self, timeout: float) -> dict[str, Any]:
+        """The next answer. Raises ChildError if there is none within ``timeout`` seconds."""
+        stream = self._process.stdout
+        assert stream is not None
+        deadline = time.monotonic() + timeout
+        with selectors.DefaultSelector() as selector:
+            selector.register(stream, selectors.EVENT_READ)
+            while b"\n" not in self._buffer:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise ChildError(f"no answer within {timeout:.0f} s")
+                chunk = os.read(stream.fileno(), 1 << 16)
+                if not chunk:
+                    raise ChildError(self._epitaph())
+                self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise ChildError(str(answer["error"])[:300])
+        return answer
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time it has used so far, on Linux."""
+        try:
+            text = Path(f"/proc/{self._process.pid}/stat").read_text()
+        except OSError:
+            return None
+        fields = text.rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _epitaph(self) -> str:
+        code = self._process.wait()
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        last = lines[-1][:200] if lines else "nothing on standard error"
+        how = f"signal {-code}" if code < 0 else f"exit status {code}"
+        return f"died ({how}): {last}"
+
+
+class Watch:
+    """How much of the processor others used meanwhile, so that a disturbed run shows."""
+
+    def __init__(self) -> None:
+        self._busy: float | None = None
+        self._own = 0.0
+        self._since = 0.0
+
+    def start(self, children: Sequence[Child]) -> None:
+        """Count from now; ``children`` are the processes that are not others."""
+        self._own = sum(child.cpu_seconds() or 0.0 for child in children)
+        self._busy, self._since = _machine_busy(), time.monotonic()
+
+    def others(self, children: Sequence[Child]) -> float | None:
+        """Mean cores that other processes kept busy since ``start``; None if unknown."""
+        busy = _machine_busy()
+        if busy is None or self._busy is None:
+            return None
+        own = sum(child.cpu_seconds() or 0.0 for child in children) - self._own
+        return max(0.0, (busy - self._busy - own) / (time.monotonic() - self._since))
+
+
+def _machine_busy() -> float | None:
+    """Seconds of all cores together that were not idle since boot, on Linux."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return None
+    user, nice, system, _, _, irq, softirq, steal = map(int, fields)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
