@@ -1,0 +1,158 @@
+"""The command line: what it prints, writes and exits with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from brickc.cli import app
+
+runner = CliRunner()
+
+
+def call(*args: str) -> Result:
+    return runner.invoke(app, list(args))
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artifacts") / "lenet5"
+    result = call("compile", "zoo:lenet5", "-o", str(folder), "--optimizer", "sgd:lr=0.1")
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_compile_writes_a_whole_artifact(artifact: Path) -> None:
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    assert manifest["parameters"] == 61_706
+    assert set(manifest["functions"]) == {"infer", "evaluate", "train_step"}
+    listed = set(manifest["files"]) | {"manifest.json"}
+    there = {str(p.relative_to(artifact)) for p in artifact.rglob("*") if p.is_file()}
+    assert there == listed
+    assert call("verify", str(artifact)).exit_code == 0
+
+
+def test_run_reads_and_writes_arrays(artifact: Path, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 1, 32, 32)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    out = tmp_path / "y.npy"
+    result = call("run", str(artifact), "--input", f"x=@{tmp_path / 'x.npy'}",
+                  "--output", f"logits=@{out}")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert np.load(out).shape == (3, 10)
+
+
+def test_train_step_can_be_saved(artifact: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((2, 1, 32, 32), np.float32))
+    result = call("run", str(artifact), "--function", "train_step", "--input",
+                  f"x=@{tmp_path / 'x.npy'}", "--input", "t=[1,2]", "--save",
+                  str(tmp_path / "next"), "--json")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert np.isfinite(json.loads(result.stdout)["outputs"]["loss"])
+    assert call("verify", str(tmp_path / "next")).exit_code == 0
+
+
+@pytest.mark.parametrize("stage", ["graph", "backward", "optimized", "fused", "schedule", "kernels"])
+def test_dump_every_stage(stage: str) -> None:
+    result = call("dump", "zoo:mlp", "--stage", stage)
+    assert result.exit_code == 0, result.output
+    assert "fc1" in result.stdout
+
+
+@pytest.mark.parametrize("form", ["json", "dot"])
+def test_dump_other_forms(form: str) -> None:
+    result = call("dump", "zoo:mlp", "--format", form)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("{" if form == "json" else "digraph")
+
+
+def test_explain_counts_kernels() -> None:
+    report = json.loads(call("explain", "zoo:lenet5", "--json").stdout)
+    assert report["kernels"] < report["kernels_before_fusion"]
+    assert report["peak_bytes"] < report["intermediate_bytes"]
+    assert all(edge["reason"] for edge in report["edges"])
+
+
+def test_shapes_and_ranges() -> None:
+    fixed = json.loads(
+        call("explain", "zoo:lenet5", "--function", "infer", "--shape", "x=1,1,32,32",
+             "--json").stdout
+    )  # fmt: skip
+    assert fixed["dims"] == {}
+    ranged = call("compile", "zoo:lenet5", "--range", "N=1:8", "-o", "/dev/null/x")
+    assert ranged.exit_code == 7  # the range is fine, the folder is not
+
+
+def test_check_proves_a_small_model() -> None:
+    report = json.loads(call("check", "zoo:mlp", "--json").stdout)
+    assert report["passed"]
+    assert any(row["what"] == "whole loss" for row in report["rows"])
+
+
+def test_train_and_resume(tmp_path: Path) -> None:
+    args = ["train", "zoo:mlp", "--data", "digits", "--json", "--optimizer", "sgd:lr=0.05"]
+    whole = json.loads(call(*args, "--epochs", "2").stdout)["history"]
+    first = call(*args, "--epochs", "1", "--checkpoint", str(tmp_path / "c"))
+    assert first.exit_code == 0, first.output
+    resumed = json.loads(call(*args, "--epochs", "2", "--checkpoint", str(tmp_path / "c")).stdout)
+    assert resumed["history"] == whole
+
+
+BAD = [
+    (["compile", "zoo:nothing", "-o", "x"], 2, "no such network"),
+    (["compile", "zoo:mlp", "-o", "x", "--target", "abacus"], 6, "unknown target"),
+    (["compile", "zoo:mlp", "-o", "x", "--optimizer", "sgd:lr=fast"], 2, "lr"),
+    (["compile", "zoo:mlp", "-o", "x", "--shape", "x=N,783"], 4, "fixed by the model"),
+    (["compile", "zoo:mlp", "-o", "x", "--range", "N=9:1"], 4, "range"),
+    (["compile", "zoo:lenet5", "-o", "x", "--memory-limit", "1M"], 10, "would fit"),
+    (["compile", "nothing.ir", "-o", "x"], 2, "no such file"),
+    (["run", "nowhere"], 7, "no artifact"),
+    (["dump", "zoo:mlp", "--stage", "nonsense"], 2, "unknown stage"),
+    (["train", "zoo:mlp", "--data", "mnist:nowhere"], 8, "nowhere"),
+    (["train", "zoo:googlenet", "--data", "npz:nowhere"], 8, "nowhere"),
+]
+
+
+@pytest.mark.parametrize(("args", "code", "words"), BAD, ids=[" ".join(b[0]) for b in BAD])
+def test_bad_input_is_one_clear_line(
+    args: list[str], code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = call(*args)
+    assert result.exit_code == code, result.output
+    assert words in result.output
+    assert "Traceback" not in result.output
+    assert len(result.output.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())  # nothing half-written
+
+
+def test_errors_as_json() -> None:
+    result = call("compile", "zoo:nothing", "-o", "x", "--json")
+    assert json.loads(result.stdout)["error"] == "UsageError"
+
+
+def test_a_corrupt_artifact_is_refused(artifact: Path, tmp_path: Path) -> None:
+    import shutil
+
+    for name in ("model.py", "weights.safetensors", "manifest.json"):
+        copy = tmp_path / name.replace(".", "_")
+        shutil.copytree(artifact, copy)
+        data = (copy / name).read_bytes()
+        (copy / name).write_bytes(data[: len(data) // 2])
+        result = call("run", str(copy), "--input", "x=[[1]]")
+        assert result.exit_code == 7, (name, result.output)
+        assert "corrupt" in result.output
+        shutil.rmtree(copy)
+
+
+def test_the_installed_command_has_no_traceback() -> None:
+    command = Path(sys.executable).parent / "brickc"
+    done = subprocess.run([command, "compile", "zoo:x", "-o", "y"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("brickc: UsageError")
