@@ -15,6 +15,8 @@ import time
 import traceback
 from typing import Any
 
+from processes import pin
+
 
 def main() -> None:
     pipe = os.fdopen(os.dup(1), "w")
@@ -35,6 +37,7 @@ def main() -> None:
 
 def _serve(arguments: list[str], answer: Any) -> None:
     name, network, batch, mode, threads = arguments
+    pin(int(threads))
     started = time.perf_counter()
     from peers import PEERS, Case, versions
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["Child", "ChildError", "Watch", "available_cores"]
+__all__ = ["Child", "ChildError", "Watch", "available_cores", "pin"]
 
 #: a shell may set these to an older processor's kernels, which halves NumPy's matmul
 _CLEARED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
@@ -29,6 +30,16 @@ class ChildError(Exception):
 def available_cores() -> int:
     """Cores that this process may run on."""
     return len(_cores())
+
+
+def pin(threads: int) -> None:
+    """Keep this process on as many cores as it has threads, where the system can.
+
+    XLA has no setting for its threads: it looks at the cores that it may run on. Called in the
+    child, before any framework is imported.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, _cores()[:threads])
 
 
 def _cores() -> list[int]:
@@ -51,18 +62,13 @@ class Child:
             env["OMP_WAIT_POLICY"] = wait_policy
         # compile times are those of a first compilation, and leave the user's cache alone
         env["TORCHINDUCTOR_CACHE_DIR"] = str(scratch)
-        cores = _cores()[:threads]
-
-        def pin() -> None:  # XLA has no setting for threads but looks at this
-            if hasattr(os, "sched_setaffinity"):
-                os.sched_setaffinity(0, cores)
 
         self._log = (scratch / "stderr.txt").open("w+b")
         script = Path(__file__).with_name("child.py")
         self._process = subprocess.Popen(
             [sys.executable, str(script), *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=env,
-            preexec_fn=pin, start_new_session=True,
+            start_new_session=True,
         )  # fmt: skip
         self._buffer = b""
 
@@ -71,17 +77,13 @@ class Child:
 
     def __exit__(self, *_: object) -> None:
         # the whole session: torch.compile leaves compiler workers behind a killed parent
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     stream.close()
-                except BrokenPipeError:
-                    pass
 
     def stop(self) -> None:
         """Hold every thread still: pools that spin while they wait cost the others nothing."""

@@ -125,7 +125,13 @@ def _best_run(
         runs.append([c])
     if not runs:
         return [], []
-    best = max(runs, key=lambda r: hint(product(sizes[c] for c in r)))
+
+    def worth(run: list[str]) -> tuple[bool, int]:
+        # a run that is contiguous in memory first: BLAS reads and writes along it
+        contiguous = any(stride(run[-1]) == 1 for stride in strides)
+        return contiguous, hint(product(sizes[c] for c in run))
+
+    best = max(runs, key=worth)
     return best, [c for r in runs if r is not best for c in r]
 
 
