@@ -29,7 +29,8 @@ from .ir.graph import Graph
 from .ir.kernel.kernel import KernelProgram
 from .ir.kernel.memory import Buffer, Space
 
-__all__ = ["BACKENDS", "Compiled", "Function", "compile_graph", "compile_model"]
+__all__ = ["BACKENDS", "Compiled", "Function", "compile_functions", "compile_graph",
+           "compile_model"]  # fmt: skip
 
 #: target name -> backend
 BACKENDS: dict[str, Backend] = {"numpy": NumpyBackend()}
@@ -106,9 +107,7 @@ def compile_model(
     # training first: it decides how parameters lie, and the others read them as they are
     for name in sorted(wanted, key=lambda n: n != "train_step"):
         stages, graph = _graph(model, name, optimizer or SGD(0.01), chosen, observer, seconds)
-        for node in graph.nodes():
-            if isinstance(node.brick, Parameter | State) and node.brick.name not in names:
-                names[node.brick.name] = namer.name(node.brick.name)
+        _name_leaves(graph, names, namer)
         function = _lower(name, stages, graph, chosen, orders, names, seconds)
         if memory_limit is not None:
             check_limit(function.program, function.plan, memory_limit)
@@ -118,11 +117,7 @@ def compile_model(
     ordered = {n: compiled[n] for n in wanted}
     leaves, memory = _place_leaves(list(compiled.values()))
     started = time.perf_counter()
-    planned = [
-        PlannedFunction(f.name, f.program, f.kernels, f.plan.offsets, f.plan.peak)
-        for f in ordered.values()
-    ]
-    sources = chosen.print(model.name, planned, leaves, memory)
+    sources = chosen.print(model.name, _planned(ordered), leaves, memory)
     _count(seconds, "print", started)
     return Compiled(model, target, ordered, leaves, memory, sources, seconds)
 
@@ -178,6 +173,43 @@ def compile_graph(
 ) -> Function:
     """Layouts, fusion, schedule, lowering and memory plan of one finished graph."""
     return _lower(name, {"graph": graph}, graph, chosen, orders or {}, leaf_names or {}, {})
+
+
+def compile_functions(
+    title: str, graphs: Mapping[str, Graph], target: str = "numpy"
+) -> tuple[dict[str, Function], Mapping[str, str]]:
+    """Finished graphs by function name as functions of one program, and its source text.
+
+    "Finished" means after the target's pipeline. The functions share parameters and states
+    by name; the first graph that has one decides how it lies in memory.
+    """
+    chosen = backend(target)
+    namer = Namer()
+    names: dict[str, str] = {}
+    orders: dict[str, tuple[int, ...]] = {}
+    functions: dict[str, Function] = {}
+    for name, graph in graphs.items():
+        _name_leaves(graph, names, namer)
+        functions[name] = compile_graph(name, graph, chosen, orders=orders, leaf_names=names)
+        for leaf, order in leaf_orders(graph, functions[name].layouts).items():
+            orders.setdefault(leaf, order)
+    leaves, memory = _place_leaves(list(functions.values()))
+    return functions, chosen.print(title, _planned(functions), leaves, memory)
+
+
+def _name_leaves(graph: Graph, names: dict[str, str], namer: Namer) -> None:
+    """Identifiers for parameters and states that have none yet."""
+    for node in graph.nodes():
+        if isinstance(node.brick, Parameter | State) and node.brick.name not in names:
+            names[node.brick.name] = namer.name(node.brick.name)
+
+
+def _planned(functions: Mapping[str, Function]) -> list[PlannedFunction]:
+    """What a backend's printer needs to know of the functions."""
+    return [
+        PlannedFunction(f.name, f.program, f.kernels, f.plan.offsets, f.plan.peak)
+        for f in functions.values()
+    ]
 
 
 def _lower(

@@ -15,10 +15,11 @@ import time
 import traceback
 from typing import Any
 
-from processes import pin
+from processes import die_with_parent, pin
 
 
 def main() -> None:
+    die_with_parent()
     pipe = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 

@@ -203,6 +203,7 @@ def _onnxruntime(case: Case) -> Step:
             module, (torch.from_numpy(x),), dynamo=True, verbose=False,
             input_names=["x"], output_names=["y"],
         )  # fmt: skip
+        assert program is not None
         program.save(str(path), external_data=True)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = case.threads

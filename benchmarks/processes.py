@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import selectors
@@ -14,7 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["Child", "ChildError", "Watch", "available_cores", "pin"]
+__all__ = [
+    "Child",
+    "ChildError",
+    "Watch",
+    "available_cores",
+    "die_with_parent",
+    "pin",
+    "wait_for_quiet",
+]
 
 #: a shell may set these to an older processor's kernels, which halves NumPy's matmul
 _CLEARED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
@@ -40,6 +49,13 @@ def pin(threads: int) -> None:
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, _cores()[:threads])
+
+
+def die_with_parent() -> None:
+    """Let the kernel end this process when its parent ends, on Linux: one that is held still
+    would not notice by itself."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _cores() -> list[int]:
@@ -147,25 +163,36 @@ class Child:
 
 
 class Watch:
-    """How much of the processor others used meanwhile, so that a disturbed run shows."""
+    """How much of the processor others use during a turn, so that a disturbed one shows."""
 
-    def __init__(self) -> None:
-        self._busy: float | None = None
-        self._own = 0.0
-        self._since = 0.0
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._own = child.cpu_seconds()
+        self._busy = _machine_busy()
+        self._since = time.monotonic()
 
-    def start(self, children: Sequence[Child]) -> None:
-        """Count from now; ``children`` are the processes that are not others."""
-        self._own = sum(child.cpu_seconds() or 0.0 for child in children)
-        self._busy, self._since = _machine_busy(), time.monotonic()
-
-    def others(self, children: Sequence[Child]) -> float | None:
-        """Mean cores that other processes kept busy since ``start``; None if unknown."""
-        busy = _machine_busy()
-        if busy is None or self._busy is None:
+    def others(self) -> float | None:
+        """Mean cores that all other processes kept busy since then; None if unknown."""
+        busy, own = _machine_busy(), self._child.cpu_seconds()
+        if busy is None or own is None or self._busy is None or self._own is None:
             return None
-        own = sum(child.cpu_seconds() or 0.0 for child in children) - self._own
-        return max(0.0, (busy - self._busy - own) / (time.monotonic() - self._since))
+        seconds = time.monotonic() - self._since
+        return max(0.0, (busy - self._busy - (own - self._own)) / seconds)
+
+
+def wait_for_quiet(limit: float, patience: float) -> float:
+    """Wait until others use at most ``limit`` cores over 0.2 seconds, for at most ``patience``
+    seconds; gives the seconds waited. Meant for when all children are stopped."""
+    began = time.monotonic()
+    while (before := _machine_busy()) is not None:
+        waited = time.monotonic() - began
+        if waited >= patience:
+            break
+        time.sleep(0.2)
+        after = _machine_busy()
+        if after is None or (after - before) / 0.2 <= limit:
+            break
+    return time.monotonic() - began
 
 
 def _machine_busy() -> float | None:

@@ -46,8 +46,8 @@ def markdown(document: dict[str, Any]) -> str:
         f"{about['processor']}, {document['threads']} threads, Python {about['python']}, "
         f"{about['time']}; {document['rounds']} rounds",
         "",
-        "| case | peer | median | p10 | p90 | ÷ ours | build + first step |",
-        "|---|---|--:|--:|--:|--:|--:|",
+        "| case | peer | median | p10 | p90 | ÷ ours | quiet turns | build + first step |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     seen: dict[str, str] = {}
     for case in document["cases"]:
@@ -64,16 +64,13 @@ def markdown(document: dict[str, Any]) -> str:
             seen |= row.get("versions", {})
             if row["error"]:
                 text = row["error"].replace("|", "\\|").replace("\n", " ")
-                lines.append(f"| {title} | {row['peer']} | error: {text} | | | | |")
+                lines.append(f"| {title} | {row['peer']} | error: {text} | | | | | |")
                 continue
             ratio = f"{row['median_s'] / ours:.2f}" if ours else "–"
             lines.append(
                 f"| {title} | {row['peer']} | {_time(row['median_s'])} | {_time(row['p10_s'])} "
-                f"| {_time(row['p90_s'])} | {ratio} | {row['compile_s']:.2f} s |"
-            )
-        if case["others_cpu"] is not None and case["others_cpu"] > 0.1:
-            lines.append(
-                f"| {title} | disturbed: others used {case['others_cpu']:.1f} cores | | | | | |"
+                f"| {_time(row['p90_s'])} | {ratio} "
+                f"| {row['quiet_turns']} of {len(row['turns'])} | {row['compile_s']:.2f} s |"
             )
     lines += ["", "; ".join(f"{name} {version}" for name, version in sorted(seen.items())), ""]
     return "\n".join(lines)

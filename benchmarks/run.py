@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from processes import Child, ChildError, Watch, available_cores
+from processes import Child, ChildError, Watch, available_cores, wait_for_quiet
 from report import machine, markdown, write_json, write_text
 
 #: in the table's order; brickc-… first, since the ratios are to the first of them
@@ -38,6 +39,26 @@ NETWORKS = ("mlp", "lenet5", "lenet", "alexnet", "overfeat", "vgg_a", "googlenet
 TOLERANCE = 1e-3
 
 
+#: cores that others may use during a turn that counts as quiet
+QUIET = 0.15
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The steps of one turn in seconds, and the cores that others used meanwhile."""
+
+    seconds: list[float]
+    others: float | None
+
+    @property
+    def quiet(self) -> bool:
+        return self.others is None or self.others <= QUIET
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
 @dataclass
 class Result:
     """What became of one peer in one case; times in seconds."""
@@ -45,12 +66,22 @@ class Result:
     peer: str
     error: str = ""
     ready: dict[str, Any] = field(default_factory=dict)
-    rounds: list[list[float]] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+
+    @property
+    def quiet(self) -> int:
+        return sum(turn.quiet for turn in self.turns)
+
+    @property
+    def estimate(self) -> float:
+        """Seconds of a step, to choose how many make a turn."""
+        return min([float(self.ready["estimate_s"]), *(turn.median for turn in self.turns)])
 
     def as_dict(self) -> dict[str, Any]:
-        """For the JSON; the medians of rounds stand there to show drift and disturbance."""
+        """For the JSON. The figures are those of the quiet turns, or of all if none was."""
         found: dict[str, Any] = {"peer": self.peer, "error": self.error or None, **self.ready}
-        times = sorted(t for turn in self.rounds for t in turn)
+        chosen = [turn for turn in self.turns if turn.quiet] or self.turns
+        times = sorted(t for turn in chosen for t in turn.seconds)
         if times and not self.error:
             found |= {
                 "median_s": statistics.median(times),
@@ -58,13 +89,19 @@ class Result:
                 "p90_s": times[min(len(times) - 1, len(times) * 9 // 10)],
                 "min_s": times[0],
                 "steps": len(times),
-                "round_medians_s": [statistics.median(turn) for turn in self.rounds],
+                "turns": [
+                    {"median_s": turn.median, "steps": len(turn.seconds), "others": turn.others}
+                    for turn in self.turns
+                ],
+                "quiet_turns": self.quiet,
             }
         return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
+    # so that a polite kill, too, ends the children
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     document: dict[str, Any] = {
         "format": 1,
         "mode": options.mode,
@@ -91,7 +128,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(network: str, batch: int, options: argparse.Namespace) -> dict[str, Any]:
     results = [Result(peer) for peer in options.peers]
-    watch = Watch()
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
         live: list[tuple[Result, Child]] = []
@@ -117,41 +153,46 @@ def _measure(network: str, batch: int, options: argparse.Namespace) -> dict[str,
             live.append((result, child))
         _compare(results, network)
         live = [(result, child) for result, child in live if not result.error]
-        watch.start([child for _, child in live])
-        for number in range(options.rounds):
-            _say(f"{network}:{batch} {options.mode}: round {number + 1} of {options.rounds}")
+        number, patience = 0, options.patience
+        # disturbed turns are made up for, within reason
+        while number < 3 * options.rounds and any(
+            not result.error and result.quiet < options.rounds for result, _ in live
+        ):
+            _say(f"{network}:{batch} {options.mode}: round {number + 1}")
             # another neighbour each round, so that nobody always follows the same peer
-            first = number % len(live) if live else 0
+            first = number % len(live)
+            number += 1
             for result, child in live[first:] + live[:first]:
                 if result.error:
                     continue
+                patience -= wait_for_quiet(QUIET, patience)
                 try:
-                    result.rounds.append(_turn(child, result.ready["estimate_s"], options))
+                    result.turns.append(_turn(child, result.estimate, options))
                 except ChildError as error:
                     result.error = str(error)
-        disturbance = watch.others([child for _, child in live])
     _say("")
     return {
         "network": network,
         "batch": batch,
         "mode": options.mode,
-        "others_cpu": disturbance,
+        "rounds": number,
         "load_average": os.getloadavg()[0],
         "results": [result.as_dict() for result in results],
     }
 
 
-def _turn(child: Child, estimate: float, options: argparse.Namespace) -> list[float]:
+def _turn(child: Child, estimate: float, options: argparse.Namespace) -> Turn:
     """Wake the child, let it warm up untimed, time its steps, put it to sleep again."""
-    steps = max(2, min(2000, round(options.turn / max(estimate, 1e-7))))
+    steps = max(2, min(5000, round(options.turn / max(estimate, 1e-7))))
+    watch = Watch(child)
     child.resume()
     try:
-        # threads of the peer before are stopped, but their cores' clocks and caches settle
+        # the peer before is held still, but clocks and caches settle
         time.sleep(0.005)
         reply = child.ask({"steps": steps, "lead_in": max(1, steps // 10)}, options.timeout)
     finally:
         child.stop()
-    return [float(t) for t in reply["seconds"]]
+    return Turn([float(t) for t in reply["seconds"]], watch.others())
 
 
 def _compare(results: Sequence[Result], network: str) -> None:
@@ -193,6 +234,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--turn", type=float, default=0.25, help="seconds of one turn")
     parser.add_argument("--threads", type=int, default=available_cores(), help="for every peer")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one answer")
+    parser.add_argument(
+        "--patience", type=float, default=60.0,
+        help="seconds a case may wait, in all, for other processes to be quiet",
+    )  # fmt: skip
     parser.add_argument(
         "--wait-policy", choices=("default", "passive", "active"), default="default",
         help="OMP_WAIT_POLICY of every peer",

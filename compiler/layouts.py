@@ -320,14 +320,15 @@ class _Chooser:
             return tuple(result.index(c) for c in letters)
         letters = []
         shared = [c for c in by_stride if c in other_letters and c in result]
+        # groups stay next to the channels they hold, so that both merge into one axis
+        inserted = shared + free
         for c in by_stride:
             if c in result and c not in shared:
                 letters.append(c)
-            elif c not in result and free:
-                # groups stay next to the channels they hold, so that both merge into one axis
-                letters.extend(shared + free)
-                free, shared = [], []
-        letters.extend(shared + free)
+            elif c not in result and inserted:
+                letters.extend(inserted)
+                inserted = []
+        letters.extend(inserted)
         return tuple(result.index(c) for c in letters)
 
     def _origin(self, node: Node) -> Node:

@@ -64,8 +64,12 @@ class Executable:
         folder = tempfile.TemporaryDirectory(prefix="brickc-")
         for name, text in sources.items():
             (Path(folder.name) / name).write_text(text, encoding="utf-8")
-        module = import_source(Path(folder.name) / "model.py")
-        executable = cls(module, module.Program(seed))
+        try:
+            module = import_source(Path(folder.name) / "model.py")
+            executable = cls(module, module.Program(seed))
+        except BaseException:
+            folder.cleanup()
+            raise
         weakref.finalize(executable, folder.cleanup)
         return executable
 

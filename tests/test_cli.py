@@ -58,7 +58,9 @@ def test_train_step_can_be_saved(artifact: Path, tmp_path: Path) -> None:
     assert call("verify", str(tmp_path / "next")).exit_code == 0
 
 
-@pytest.mark.parametrize("stage", ["graph", "backward", "optimized", "fused", "schedule", "kernels"])
+@pytest.mark.parametrize(
+    "stage", ["graph", "backward", "optimized", "fused", "schedule", "kernels"]
+)
 def test_dump_every_stage(stage: str) -> None:
     result = call("dump", "zoo:mlp", "--stage", stage)
     assert result.exit_code == 0, result.output

@@ -250,7 +250,9 @@ class _FunctionPrinter:
         for key, access in self.program.outputs.items():
             outputs.append(f"{key!r}: {self._logical(access, key)}")
         arguments = "".join(f", {d}" for d in self.dims.values())
-        body = self.run or ["        pass"]
+        # comments alone are no body: a kernel may come down to nothing
+        comments_only = all(not t.strip() or t.lstrip().startswith("#") for t in self.run)
+        body = [*self.run, "        pass"] if comments_only else self.run
         lines = [
             f"def bind_{name}(arena, memory{arguments}):",
             f'    """{name}: {len(self.kernels)} kernels. Returns (run, inputs, outputs)."""',

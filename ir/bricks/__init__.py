@@ -56,7 +56,7 @@ from .convolution import Convolution, ConvolutionInputGrad, ConvolutionWeightGra
 from .elementwise import Map
 from .indexing import Gather, ScatterAdd
 from .loss import Accuracy, SoftmaxLoss, SquareLoss
-from .normalization import BatchNorm, LogSoftmax, LRNAcross, LRNWithin, Softmax
+from .normalization import BatchNorm, LogSoftmax, LRNAcross, LRNWithin, Normalize, Softmax
 from .placement import Copy, Prefer
 from .random import Dropout, RandomUniform
 from .reduce import ArgMax, ArgMin, ReduceMax, ReduceMin, ReduceSum
@@ -98,7 +98,7 @@ CATALOGUE: dict[str, type[Brick]] = {
         Contract, Convolution, ConvolutionInputGrad, ConvolutionWeightGrad, WindowSum,
         WindowSumGrad, WindowMax, WindowMaxScatter, WindowMaxGather,
         # composites
-        Softmax, LogSoftmax, LRNAcross, LRNWithin, BatchNorm, SoftmaxLoss, SquareLoss,
+        Softmax, LogSoftmax, LRNAcross, LRNWithin, Normalize, BatchNorm, SoftmaxLoss, SquareLoss,
         Accuracy, RandomUniform, Dropout,
     )
 }  # fmt: skip

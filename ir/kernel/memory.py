@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from ...errors import InternalError
 from ..dims import Size, product
 from ..dtypes import DType
 
@@ -85,6 +86,8 @@ class Access:
 
 def contiguous_strides(shape: tuple[Size, ...], order: tuple[int, ...]) -> tuple[Size, ...]:
     """Strides (in elements) of a dense array whose axes lie in ``order``, outermost first."""
+    if sorted(order) != list(range(len(shape))):
+        raise InternalError(f"{order} is no order of the axes of {list(shape)}")
     strides: list[Size] = [0] * len(shape)
     step: Size = 1
     for axis in reversed(order):

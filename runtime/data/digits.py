@@ -14,7 +14,8 @@ HELD_OUT = 0.2
 
 
 def digits(seed: int = 0) -> Dataset:
-    """x [n, 1, 8, 8], normalised; every class is split 80 : 20 by the seed.
+    """x [n, 1, 8, 8], 0..16 divided by 16 and normalised by the mean and deviation of the
+    examples to train on; every class is split 80 : 20 by the seed.
 
     Raises DataError if scikit-learn is not installed.
     Source: UCI Optical Recognition of Handwritten Digits, the test part

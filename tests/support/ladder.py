@@ -48,7 +48,7 @@ class Taped(Value):
     def type(self) -> TensorType:
         return self.eager.type
 
-    def apply(self, brick: Brick, *operands: Value) -> Taped:  # type: ignore[override]
+    def apply(self, brick: Brick, *operands: Value) -> Taped:
         if isinstance(brick, Composite) and type(brick).vjp is Brick.vjp:
             expanded = brick.expand(operands)
             assert isinstance(expanded, Taped)
@@ -153,9 +153,9 @@ def check_f32(brick: Brick, arrays: Sequence[Array], dims: Dims | None = None) -
     assert value.dtype == np.float32
     np.testing.assert_allclose(value, expected, rtol=2e-5, atol=1e-6)
     cotangent = _random(value.shape, 1).astype(np.float32)
-    found = derivatives(brick, narrow, cotangent, dims)
-    expected = derivatives(brick, wide, cotangent.astype(np.float64), dims)
-    for ours, theirs in zip(found, expected, strict=True):
+    narrow_gradients = derivatives(brick, narrow, cotangent, dims)
+    wide_gradients = derivatives(brick, wide, cotangent.astype(np.float64), dims)
+    for ours, theirs in zip(narrow_gradients, wide_gradients, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -248,8 +248,11 @@ def _second_torch(
     first = torch.autograd.grad(value, wanted, tensors[-1], create_graph=True, allow_unused=True)
     kept = [w for w, t in zip(weights, tensors, strict=False) if t.requires_grad]
     pairs = zip(first, kept, strict=True)
-    total = sum((g * torch.from_numpy(w)).sum() for g, w in pairs if g is not None)
-    if not isinstance(total, torch.Tensor) or not total.requires_grad:
+    total = torch.zeros(())
+    for gradient, weight in pairs:
+        if gradient is not None:
+            total = total + (gradient * torch.from_numpy(weight)).sum()
+    if not total.requires_grad:
         return
     second = iter(torch.autograd.grad(total, [*wanted, tensors[-1]], allow_unused=True))
     for ours, tensor in zip(found, tensors, strict=True):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from brickc.compiler.differentiate import differentiate
 from brickc.ir.brick import Input
 from brickc.ir.bricks.arithmetic import add, mul
@@ -65,7 +66,9 @@ def agree_with_torch(
         grads = torch.autograd.grad(total, wrt, allow_unused=True)
         _project(graph, graph.outputs, directions, "E")
         graph, gradients = differentiate(graph, "E", [values[f"x{k}"] for k in floats])
-        graph.outputs = {f"h{k}": gradients[i] for k in floats if (i := values[f"x{k}"]) in gradients}
+        graph.outputs = {
+            f"h{k}": gradients[i] for k in floats if (i := values[f"x{k}"]) in gradients
+        }
         got = interpret(graph, _named(arrays))
         for k, grad in zip(floats, grads, strict=True):
             want = np.zeros_like(arrays[k]) if grad is None else grad.numpy()

@@ -24,8 +24,12 @@ __all__ = ["contract"]
 #: partial products that are summed afterwards may take this much scratch memory
 PARTIAL_BYTES = 4 * 1024 * 1024
 
-#: rows of a matrix below which a product is not cut into blocks
-LEAST_ROWS = 256
+#: a single product is cut into blocks of rows for its epilogue only above this many bytes:
+#: BLAS loses more by small products than the epilogue gains by a warm cache
+WHOLE_PRODUCT_BYTES = 4 * 1024 * 1024
+
+#: bytes of such a block
+PRODUCT_BLOCK_BYTES = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,9 @@ def _fused(
     steps = sum(i.op not in ("const", "size") for i in region.program.instrs) + 1
     rows = block_rows(counts, dtype.itemsize, steps)
     if rows is not None and not shape.batch:
-        rows = max(rows, LEAST_ROWS)
+        row = hint(counts[1]) * dtype.itemsize
+        whole = row * hint(counts[0]) <= WHOLE_PRODUCT_BYTES
+        rows = None if whole else max(1, PRODUCT_BLOCK_BYTES // row)
     if rows is not None and rows >= hint(counts[0]):
         rows = None
     # copies that make an operand dense come before the loop

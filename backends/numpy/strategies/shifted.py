@@ -49,8 +49,8 @@ def pair(em: Emitter, *accesses: Access) -> list[Ref]:
 def emit_adjoint(em: Emitter, parts: Sequence[Shifted], target: Access) -> None:
     """target = Σ parts, each at its shifted places; places outside the target are dropped.
 
-    The first part is copied and the places that it does not reach are cleared, so that no
-    full clear and no extra pass are needed.
+    With step 1 and known sizes, the first part is copied and the places that it does not reach
+    are cleared, so that no full clear and no extra pass are needed.
     """
     rest: Sequence[Shifted]
     first, *rest = parts
@@ -70,7 +70,8 @@ def emit_adjoint(em: Emitter, parts: Sequence[Shifted], target: Access) -> None:
             if lo + count < size:
                 tail = cut(target, axis, lo + count, size - lo - count)
                 em.fill(pair(em, tail)[0], 0)
-    elif first.step == 1:
+    else:
+        # a step leaves holes between the first part's places, one clear reaches them all
         em.fill(pair(em, target)[0], 0)
         rest = parts
     for shifted in rest:

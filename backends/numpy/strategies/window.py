@@ -103,9 +103,7 @@ def _one_axis(
         return
     size, count = source.shape[axis], target.shape[axis]
     if not isinstance(size, int) or not isinstance(count, int):
-        raise UnsupportedError(
-            f"{em.kernel.name}: a padded window over an axis of unknown size", got=size
-        )
+        raise _unknown_size(em, size)
     ranges = [(j, *_valid(j - lo, stride, size, count)) for j in range(window)]
     whole = next((r for r in ranges if r[1:] == (0, count)), None)
     if whole is None:
@@ -121,6 +119,14 @@ def _one_axis(
         part_access = cut(source, axis, start * stride + j - lo, number, stride)
         out, part = pair(em, place, part_access)
         em.call(function, out, part, out=out)
+
+
+def _unknown_size(em: Emitter, size: Size) -> UnsupportedError:
+    """How many windows padding cuts off must be known when the kernel is written."""
+    return UnsupportedError(
+        f"{em.kernel.name}: a padded window over an axis of unknown size", got=size,
+        hint="give the axis a fixed size",
+    )  # fmt: skip
 
 
 def _valid(start: int, stride: int, size: int, count: int) -> tuple[int, int]:
@@ -143,6 +149,8 @@ def window_sum_grad(em: Emitter) -> None:
         last = k == len(axes) - 1
         shape = (*current.shape[:axis], target.shape[axis], *current.shape[axis + 1 :])
         result = target if last else _like(em, shape, order, source.dtype)
+        if anchor.padding[axis] != (0, 0) and not isinstance(target.shape[axis], int):
+            raise _unknown_size(em, target.shape[axis])
         parts = [
             Shifted(current, axis, j - anchor.padding[axis][0], anchor.stride[axis],
                     current.shape[axis])
@@ -160,7 +168,7 @@ def window_sum_grad(em: Emitter) -> None:
 
 
 def _offsets(
-    anchor: _Window, source: Access, count: Sequence[Size]
+    em: Emitter, anchor: _Window, source: Access, count: Sequence[Size]
 ) -> list[tuple[Access, tuple[tuple[int, int, int], ...]]]:
     """For every offset in the window: the elements of the large array, and which outputs.
 
@@ -179,7 +187,7 @@ def _offsets(
             first = 0
             if (lo, hi) != (0, 0):
                 if not isinstance(size, int) or not isinstance(number, int):
-                    raise UnsupportedError("a padded window over an axis of unknown size")
+                    raise _unknown_size(em, size)
                 first, number = _valid(j - lo, stride, size, number)
                 limits.append((axis, first, number))
             part = cut(part, axis, first * stride + j - lo, number, stride)
@@ -208,8 +216,8 @@ def window_max_scatter(em: Emitter) -> None:
     )
     if not tiles:
         em.fill(pair(em, target)[0], 0)
-    sources = _offsets(anchor, x, dy.shape)
-    places = _offsets(anchor, target, dy.shape)
+    sources = _offsets(em, anchor, x, dy.shape)
+    places = _offsets(em, anchor, target, dy.shape)
 
     def body(k: int, refs: Sequence[Ref], mask: Ref, picked: Ref) -> None:
         _, dy_ref, _, place = refs
@@ -231,8 +239,8 @@ def window_max_gather(em: Emitter) -> None:
     x, y, v = em.kernel.operands
     target = anchor_target(em)
     em.fill(pair(em, target)[0], 0)
-    sources = _offsets(anchor, x, target.shape)
-    values = _offsets(anchor, v, target.shape)
+    sources = _offsets(em, anchor, x, target.shape)
+    values = _offsets(em, anchor, v, target.shape)
 
     def body(k: int, refs: Sequence[Ref], mask: Ref, picked: Ref) -> None:
         _, out, _, value = refs

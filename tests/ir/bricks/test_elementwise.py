@@ -23,8 +23,8 @@ from brickc.ir.dims import Dim
 from brickc.ir.dtypes import DType
 from brickc.ir.expression import Y, operand
 from brickc.ir.expression_text import parse_expression, print_expression
-from brickc.ir.types import TensorType
-from brickc.ir.value import Abstract, Eager
+from brickc.ir.types import Shape, TensorType
+from brickc.ir.value import Abstract, Eager, Value
 
 x0, x1 = operand(0), operand(1)
 Array = Any
@@ -224,7 +224,8 @@ def test_what_is_not_taken_gets_an_exact_zero() -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("brick", "theirs"), [
     (act.Logistic(), torch.sigmoid), (act.SiLU(), functional.silu),
-    (act.Softplus(), lambda x: functional.softplus(x, threshold=100)), (act.Tanh(), torch.tanh), (act.ELU(1.0), functional.elu),
+    (act.Softplus(), lambda x: functional.softplus(x, threshold=100)),
+    (act.Tanh(), torch.tanh), (act.ELU(1.0), functional.elu),
     (ar.Expm1(), torch.expm1), (ar.Log1p(), torch.log1p), (ar.Erf(), torch.erf),
 ], ids=label)  # fmt: skip
 def test_far_out_and_close_to_zero(brick: Brick, theirs: Any, dtype: Any) -> None:
@@ -308,7 +309,8 @@ def test_shapes_that_do_not_broadcast() -> None:
     n, m = Dim("N", 1, 8), Dim("M", 1, 8)
     assert broadcast_shapes([(n, 3), (1, 3), (3,)]) == (n, 3)
     assert broadcast_shapes([(2 * n,), (2 * n,), ()]) == (2 * n,)
-    for shapes in ([(2,), (3,)], [(n,), (m,)], [(n,), (4,)], [(n,), (2 * n,)]):
+    pairs: list[list[Shape]] = [[(2,), (3,)], [(n,), (m,)], [(n,), (4,)], [(n,), (2 * n,)]]
+    for shapes in pairs:
         with pytest.raises(ShapeError, match="do not broadcast"):
             broadcast_shapes(shapes)
     type = ar.Add().infer_type([TensorType(DType.F32, (n, 4)), TensorType(DType.F32, (4,))])
@@ -353,10 +355,11 @@ def test_attributes_that_make_no_sense(make: Callable[[], Brick]) -> None:
 def test_functions_made_of_bricks() -> None:
     x = np.array([-4.0, -0.5, 0.2, 7.0])
     v = Eager.of(x, {})
-    for found, theirs in [
+    pairs: list[tuple[Value, Callable[..., Any]]] = [
         (act.relu6(v), functional.relu6), (act.hard_tanh(v), functional.hardtanh),
         (act.hard_sigmoid(v), functional.hardsigmoid),
-    ]:  # fmt: skip
+    ]  # fmt: skip
+    for found, theirs in pairs:
         assert isinstance(found, Eager)
         np.testing.assert_allclose(found.array, theirs(torch.tensor(x)).numpy(), rtol=1e-15)
 

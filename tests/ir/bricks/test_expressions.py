@@ -153,7 +153,7 @@ class Recorder(Abstract):
 
     notes: list[Any] = []  # noqa: RUF012 - cleared by the test
 
-    def apply(self, brick: Brick, *operands: Any) -> Recorder:  # type: ignore[override]
+    def apply(self, brick: Brick, *operands: Any) -> Recorder:
         Recorder.notes.append(brick)
         return Recorder(brick.infer_type([o.type for o in operands]))
 
@@ -184,10 +184,11 @@ def test_numbers_are_exact() -> None:
 
 
 def test_the_functions_that_sympy_lacks() -> None:
-    for f, theirs in [
+    pairs: list[tuple[Any, Any]] = [
         (expression.log1p, sp.log(1 + x0)), (expression.expm1, sp.exp(x0) - 1),
         (expression.logistic, 1 / (1 + sp.exp(-x0))), (expression.softplus, sp.log(1 + sp.exp(x0))),
-    ]:  # fmt: skip
+    ]  # fmt: skip
+    for f, theirs in pairs:
         assert float(f(sp.Rational(1, 3))) == pytest.approx(
             float(theirs.subs(x0, sp.Rational(1, 3)))
         )

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch_check import agree_with_torch
+
 from brickc.errors import BrickcError, DataError, DtypeError, ShapeError
 from brickc.ir.bricks import loss
 from brickc.ir.dims import Dim
 from brickc.ir.dtypes import DType
 from brickc.ir.types import TensorType
 from brickc.ir.value import Abstract
-from torch_check import agree_with_torch
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -45,9 +46,7 @@ def test_wrong_labels(rng: Rng) -> None:
 def test_square_loss(shape: tuple[int, ...], rng: Rng) -> None:
     y, t = rng.standard_normal(shape), rng.standard_normal(shape)
     count = shape[0] if shape else 1
-    agree_with_torch(
-        loss.square_loss, lambda y, t: (y - t).square().sum() / 2 / count, [y, t], rng
-    )
+    agree_with_torch(loss.square_loss, lambda y, t: (y - t).square().sum() / 2 / count, [y, t], rng)
 
 
 @pytest.mark.parametrize("label_type", [np.int32, np.int64])

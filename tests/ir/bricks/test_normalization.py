@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch_check import agree_with_torch
+
 from brickc.errors import BrickcError, DtypeError, ShapeError, UsageError
 from brickc.ir.brick import ModeDependent
 from brickc.ir.bricks import normalization as norm
@@ -13,7 +15,6 @@ from brickc.ir.dims import Dim
 from brickc.ir.dtypes import DType
 from brickc.ir.types import TensorType
 from brickc.ir.value import Abstract, Eager, Value
-from torch_check import agree_with_torch
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

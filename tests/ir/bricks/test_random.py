@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from brickc.errors import DtypeError, ShapeError, UsageError
 from brickc.ir.bricks.random import Dropout, RandomUniform, dropout, philox4x32, random_uniform
 from brickc.ir.dims import Dim
@@ -53,7 +54,9 @@ def test_where_each_number_comes_from() -> None:
     # negative seeds are their two's complement
     assert [int(u * 2**24) for u in draw(-1, -1, (4,), 0)] == [
         int(w) >> 8
-        for w in philox4x32(tuple(map(np.array, (0, 0, 2**32 - 1, 2**32 - 1))), (2**32 - 1, 2**32 - 1))  # type: ignore[arg-type]
+        for w in philox4x32(
+            tuple(map(np.array, (0, 0, 2**32 - 1, 2**32 - 1))), (2**32 - 1, 2**32 - 1)
+        )  # type: ignore[arg-type]
     ]
 
 
@@ -79,7 +82,9 @@ def test_statistics() -> None:
 
 
 def test_every_number_has_its_influence() -> None:
-    draws = [draw(s, c, (64,), stream=t) for s in (0, 1, 2**40) for c in (0, 1, 2**40) for t in (0, 1)]
+    draws = [
+        draw(s, c, (64,), stream=t) for s in (0, 1, 2**40) for c in (0, 1, 2**40) for t in (0, 1)
+    ]
     assert len({d.tobytes() for d in draws}) == len(draws)
 
 

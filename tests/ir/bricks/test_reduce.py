@@ -114,9 +114,9 @@ def test_what_cannot_be_reduced() -> None:
         with pytest.raises(DtypeError, match="bool"):
             brick.infer_type([TensorType(DType.BOOL, (3,))])
     nothing = TensorType(DType.F32, (2, 0))
-    for brick in (r.ReduceMax((1,), False), r.ReduceMin((0, 1), False), r.ArgMax(1, False)):
+    for empty in (r.ReduceMax((1,), False), r.ReduceMin((0, 1), False), r.ArgMax(1, False)):
         with pytest.raises(ShapeError, match="of nothing"):
-            brick.infer_type([nothing])
+            empty.infer_type([nothing])
     assert r.ReduceMax((0,), False).infer_type([nothing]).shape == (0,)
     check_brick(r.ReduceSum((1,), False), [np.zeros((2, 0))], over(torch.sum, (1,), False))
 
