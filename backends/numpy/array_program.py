@@ -59,11 +59,16 @@ class Blocks:
 
 @dataclass(frozen=True)
 class ScalarDef:
-    """``name`` = a Python number, worked out from sizes when the batch size is known."""
+    """``name`` = a Python number, worked out from sizes when the batch size is known.
+
+    ``op`` is "cast" (a number or size as ``kind``), "select", or the name of a ufunc; ``kind``
+    is the Python type of the result: float, int or bool.
+    """
 
     name: str
     op: str
     args: tuple[Ref | Num | Size, ...]
+    kind: str
 
 
 Binding = View | Blocks | ScalarDef

@@ -152,10 +152,11 @@ class Emitter:
     def fill(self, target: Ref, value: float) -> None:
         self.call("copyto", target, Num(value))
 
-    def scalar(self, op: str, *args: Ref | Num | Size) -> Ref:
+    def scalar(self, op: str, *args: Ref | Num | Size, dtype: DType) -> Ref:
         """A number that is known once the batch size is."""
         name = self._unique("scale")
-        self.bindings.append(ScalarDef(name, op, args))
+        kind = "float" if dtype.is_float else "bool" if dtype is DType.BOOL else "int"
+        self.bindings.append(ScalarDef(name, op, args, kind))
         self._scalars.add(name)
         return Ref(name)
 

@@ -16,7 +16,10 @@ __all__ = ["legalise"]
 @lru_cache(maxsize=4096)
 def legalise(program: ScalarProgram) -> ScalarProgram:
     """The same program with the missing functions written out."""
-    if not any(i.op in ("logistic", "softplus", "erf") for i in program.instrs):
+    if not any(
+        i.op in ("logistic", "softplus", "erf") or (i.op == "div" and i.dtype.is_integer)
+        for i in program.instrs
+    ):
         return program
     b = ScalarBuilder()
     values = [b.input(d) for d in program.inputs]
@@ -39,10 +42,22 @@ def legalise(program: ScalarProgram) -> ScalarProgram:
                 value = _softplus(b, args[0], instr.dtype)
             case "erf":
                 value = _erf(b, args[0], instr.dtype)
+            case "div" if instr.dtype.is_integer:
+                value = _integer_quotient(b, *args)
             case _:
                 value = b.op(instr.op, *args)
         values.append(value)
     return b.build([values[r] for r in program.results])
+
+
+def _integer_quotient(b: ScalarBuilder, x: int, y: int) -> int:
+    """x / y cut towards zero, from NumPy's quotient, which is rounded down."""
+    down = b.op("div", x, y)
+    zero = b.const(0, b.dtype(x))
+    rest = b.op("sub", x, b.op("mul", down, y))
+    signs_differ = b.op("ne", b.op("lt", x, zero), b.op("lt", y, zero))
+    up = b.op("and", b.op("ne", rest, zero), signs_differ)
+    return b.op("add", down, b.cast(up, b.dtype(x)))
 
 
 def _logistic(b: ScalarBuilder, x: int, dtype: DType) -> int:

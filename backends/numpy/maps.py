@@ -33,9 +33,6 @@ UFUNCS = {
     "ne": "not_equal", "and": "logical_and", "or": "logical_or", "not": "logical_not",
 }  # fmt: skip
 
-#: scalar instructions on sizes alone, done once per batch size
-SCALAR_OPS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
-
 
 def region_groups(region: Region, extra: Sequence[Sequence[Size]] = ()) -> Groups:
     """Merged axes in the order in which the (last) result lies in memory."""
@@ -246,7 +243,7 @@ class _RegionEmitter:
             self.values.append(_Value(Num(instr.literal), instr.dtype, scalar=True))
         elif instr.op == "size":
             assert instr.size is not None
-            ref = self.em.scalar("size", instr.size)
+            ref = self.em.scalar("cast", instr.size, dtype=instr.dtype)
             self.values.append(_Value(ref, instr.dtype, scalar=True))
         elif all(self.values[a].scalar for a in instr.args):
             self.values.append(self._scalar_instr(instr))
@@ -257,11 +254,8 @@ class _RegionEmitter:
 
     def _scalar_instr(self, instr: Instr) -> _Value:
         args = [self.values[a].arg for a in instr.args]
-        if instr.op not in SCALAR_OPS and instr.op not in ("cast", "neg", "sqrt"):
-            raise UnsupportedError(
-                f"{self.em.kernel.name}: {instr.op} of sizes alone is not supported"
-            )
-        return _Value(self.em.scalar(instr.op, *args), instr.dtype, scalar=True)
+        op = UFUNCS.get(instr.op, instr.op)
+        return _Value(self.em.scalar(op, *args, dtype=instr.dtype), instr.dtype, scalar=True)
 
     def _array_instr(self, number: int, instr: Instr) -> None:
         args = [self.values[a] for a in instr.args]
@@ -330,6 +324,8 @@ class _RegionEmitter:
                 em.copy(out, args[0], cast=True)
             case "select":
                 self._select(instr, args, out)
+            case "div" if instr.dtype.is_integer:
+                em.call("floor_divide", *args, out=out)
             case op if op in UFUNCS:
                 em.call(UFUNCS[op], *args, out=out)
             case op:
@@ -341,6 +337,12 @@ class _RegionEmitter:
         condition, then, other = args
         if not isinstance(condition, Ref):
             em.copy(out, then if condition.value else other)
+            return
+        if em.is_scalar(condition):
+            whole = self._temp(DType.BOOL)
+            em.copy(whole, condition)
+            self._select(instr, [whole, then, other], out)
+            self.free.setdefault(DType.BOOL, []).append(whole)
             return
         if instr.dtype is DType.BOOL:
             spare = self._temp(DType.BOOL)

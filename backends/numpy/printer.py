@@ -6,6 +6,7 @@ import base64
 import builtins
 import inspect
 import keyword
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -93,6 +94,14 @@ def print_size(size: Size, dims: Mapping[str, str]) -> str:
             factors.insert(0, str(coefficient))
         parts.append(" * ".join(factors))
     return " + ".join(parts)
+
+
+def _number(number: Num) -> str:
+    """A literal as a Python expression."""
+    value = number.value
+    if isinstance(value, float) and not math.isfinite(value):
+        return "np.nan" if math.isnan(value) else "np.inf" if value > 0 else "-np.inf"
+    return repr(value)
 
 
 def _tuple(items: Sequence[str]) -> str:
@@ -185,18 +194,18 @@ class _FunctionPrinter:
                 case Ref():
                     args.append(local[a.name])
                 case Num():
-                    args.append(repr(a.value))
+                    args.append(_number(a))
                 case _:
                     args.append(self.size(a))
+        symbol = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}.get(b.op)
         match b.op:
-            case "size" | "cast":
-                return f"float({args[0]})"
-            case "neg":
-                return f"-{args[0]}"
-            case "sqrt":
-                return f"{args[0]} ** 0.5"
-        symbol = {"add": "+", "sub": "-", "mul": "*", "div": "/"}[b.op]
-        return f"{args[0]} {symbol} {args[1]}"
+            case "cast":
+                return f"{b.kind}({args[0]})"
+            case "select":
+                return f"{args[1]} if {args[0]} else {args[2]}"
+            case _ if symbol is not None and b.kind == "float":
+                return f"{args[0]} {symbol} {args[1]}"
+        return f"{b.kind}(np.{b.op}({', '.join(args)}))"
 
     # -- statements -------------------------------------------------------------------------
 
@@ -230,12 +239,7 @@ class _FunctionPrinter:
     def _arg(self, arg: Arg, local: Mapping[str, str]) -> str:
         if isinstance(arg, Ref):
             return local[arg.name]
-        if isinstance(arg.value, float):
-            if arg.value in (float("inf"), float("-inf")):
-                return "np.inf" if arg.value > 0 else "-np.inf"
-            if arg.value != arg.value:
-                return "np.nan"
-        return repr(arg.value)
+        return _number(arg)
 
     # -- the function -------------------------------------------------------------------------
 

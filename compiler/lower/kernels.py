@@ -81,8 +81,9 @@ class _Lowering:
                 self._buffer(node.id)
         kernels = [self._kernel(group) for group in order]
         kernels += self._commits()
-        used = {a.buffer for k in kernels for a in (*k.reads(), *k.writes())}
         outputs = {name: self._access(graph.node(id)) for name, id in graph.outputs.items()}
+        kernels = self._sizes() + kernels
+        used = {a.buffer for k in kernels for a in (*k.reads(), *k.writes())}
         used |= {a.buffer for a in outputs.values()}
         buffers = {
             name: b
@@ -279,6 +280,19 @@ class _Lowering:
         load = self._access(operand)
         region = Region(operand.type.shape, builder.build([value]), (load,), ((0, store),))
         return Kernel(name, None, (), None, region, notes, (node.id,))
+
+    def _sizes(self) -> list[Kernel]:
+        """Sizes that something reads from memory: an anchor, a view, the caller."""
+        kernels = []
+        for node in self.graph.nodes():
+            if isinstance(node.brick, DimSize) and node.id in self.buffer_of:
+                builder = ScalarBuilder()
+                value = builder.size(node.brick.size, node.type.dtype)
+                stores = ((0, self._access(node)),)
+                region = Region((), builder.build([value]), (), stores)
+                name = self.kernel_namer.name(*_hints(node))
+                kernels.append(Kernel(name, None, (), None, region, (self._note(node),), ()))
+        return kernels
 
     def _commits(self) -> list[Kernel]:
         """Copies for the updates that could not be stored over their leaf at once."""

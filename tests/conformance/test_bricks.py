@@ -106,7 +106,7 @@ def batched(brick: Brick) -> Brick:
         case Slice():
             return replace(brick, stop=(N, *brick.stop[1:]))
         case WindowSumGrad():
-            return replace(brick, shape=(N, *brick.shape[1:]))
+            return replace(brick, input_size=(N, *brick.input_size[1:]))
         case RandomUniform():
             return replace(brick, shape=(N, *brick.shape[1:]))
         case DimSize():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
 from brickc.ir.brick import Leaf
 from brickc.ir.graph import Graph, Node
