@@ -22,7 +22,7 @@ from ...ir.bricks.convolution import (
 from ...ir.bricks.placement import Copy, Prefer
 from ...ir.bricks.shape import Fold, Pad, Reshape, Reverse, Slice, Unfold
 from ...ir.builder import Builder, GraphValue, rewrite
-from ...ir.dims import Size
+from ...ir.dims import Size, hint
 from ...ir.graph import Graph, Node
 from ...ir.value import Value
 
@@ -211,9 +211,15 @@ def _input_grad(dy: Value, w: Value, brick: ConvolutionInputGrad, node: Node) ->
     w = _split_weights(w, groups)
     dy = _split_channels(dy, groups)
     # Outer axes with stride 1: slide over dy, padded, with the kernel reversed, so that the
-    # sum over offsets is part of the contraction. The others are folded afterwards.
-    slide = [a for a in range(rank - 1) if brick.stride[a] == 1 and kernel[a] > 1]
-    reach = [(kernel[a] - 1) * brick.dilation[a] if a in slide else 0 for a in range(rank)]
+    # sum over offsets is part of the contraction. The others are folded afterwards, and so
+    # are axes on which the padding would more than double the work.
+    overlap = [(k - 1) * d for k, d in zip(kernel, brick.dilation, strict=True)]
+    slide = [
+        a
+        for a in range(rank - 1)
+        if brick.stride[a] == 1 and 0 < overlap[a] <= hint(dy.shape[base + a])
+    ]
+    reach = [overlap[a] if a in slide else 0 for a in range(rank)]
     dy = _pad(dy, tuple((r, r) for r in reach))
     for axis in slide:
         dy = dy.apply(Unfold(base + axis, kernel[axis], 1, brick.dilation[axis]), dy)
