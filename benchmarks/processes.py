@@ -87,11 +87,19 @@ class Child:
             start_new_session=True,
         )  # fmt: skip
         self._buffer = b""
+        self._ended = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End the process and whatever it started; may be called twice."""
+        if self._ended:
+            return
+        self._ended = True
         # the whole session: torch.compile leaves compiler workers behind a killed parent
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)

@@ -28,7 +28,10 @@ from report import machine, markdown, write_json, write_text
 KNOWN = (
     "brickc-numpy", "brickc-c", "torch-eager", "torch-compile", "jax", "jax-nchw", "onnxruntime",
 )  # fmt: skip
-DEFAULT_PEERS = "brickc-numpy,torch-eager,torch-compile,jax,onnxruntime"
+DEFAULT_PEERS = {
+    "train": "brickc-numpy,torch-eager,torch-compile,jax",
+    "infer": "brickc-numpy,torch-eager,torch-compile,jax,onnxruntime",
+}
 DEFAULT_CASES = {
     "train": "mlp:64,lenet5:64,lenet:64,alexnet:16",
     "infer": "mlp:1,lenet5:1,lenet:1,alexnet:1",
@@ -145,10 +148,15 @@ def _measure(network: str, batch: int, options: argparse.Namespace) -> dict[str,
                         scratch=Path(scratch) / result.peer,
                     )
                 )
+            except OSError as error:
+                result.error = f"cannot be started: {error}"
+                continue
+            try:
                 result.ready = child.receive(options.timeout)
                 child.stop()
             except ChildError as error:
                 result.error = str(error)
+                child.end()  # one that was too slow would disturb the others
                 continue
             live.append((result, child))
         _compare(results, network)
@@ -229,7 +237,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Time brickc beside its peers.")
     parser.add_argument("--mode", choices=("train", "infer"), default="train")
     parser.add_argument("--cases", help="NETWORK:BATCH,… (default: the mode's four)")
-    parser.add_argument("--peers", default=DEFAULT_PEERS, help=f"of {', '.join(KNOWN)}")
+    parser.add_argument("--peers", help=f"of {', '.join(KNOWN)}")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--turn", type=float, default=0.25, help="seconds of one turn")
     parser.add_argument("--threads", type=int, default=available_cores(), help="for every peer")
@@ -248,7 +256,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.cases = [
         _case(parser, text) for text in (options.cases or DEFAULT_CASES[options.mode]).split(",")
     ]
-    options.peers = list(dict.fromkeys(options.peers.split(",")))
+    options.peers = list(dict.fromkeys((options.peers or DEFAULT_PEERS[options.mode]).split(",")))
     unknown = [peer for peer in options.peers if peer not in KNOWN]
     if unknown:
         parser.error(f"no such peer: {', '.join(unknown)}; there are {', '.join(KNOWN)}")

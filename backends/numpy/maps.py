@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...errors import InternalError, UnsupportedError
+from ...errors import InternalError
 from ...ir.dims import Size, hint, product
 from ...ir.dtypes import DType
 from ...ir.kernel.kernel import Region

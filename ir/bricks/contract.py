@@ -45,11 +45,14 @@ class Contract(Brick):
             raise ShapeError("contract: bad spec", got=self.spec, expected="e.g. nk,ok->no")
         for part in (a, b, result):
             if len(set(part)) != len(part):
-                raise ShapeError("contract: a letter occurs twice", got=self.spec)
+                raise ShapeError("contract: a letter occurs twice", got=self.spec,
+                                 expected="each letter once in a place")  # fmt: skip
         if not set(result) <= set(a + b) or not set(a) ^ set(b) <= set(result):
             raise ShapeError(
-                "contract: a letter of one operand alone must be in the result", got=self.spec
-            )
+                "contract: a letter of one operand alone must be in the result, and the result "
+                "has no other letters", got=self.spec, expected="e.g. nk,ok->no",
+                hint="sum with reduce_sum first",
+            )  # fmt: skip
         return a, b, result
 
     def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
@@ -57,7 +60,8 @@ class Contract(Brick):
         left, right = operands
         if left.dtype is not right.dtype or not left.dtype.is_float:
             raise DtypeError("contract: operands must have one float dtype",
-                             got=f"{left.dtype} and {right.dtype}")  # fmt: skip
+                             got=f"{left.dtype} and {right.dtype}", expected="one float dtype",
+                             hint="cast one of them")  # fmt: skip
         sizes: dict[str, Size] = {}
         for letters, type in ((a, left), (b, right)):
             if len(letters) != type.rank:
@@ -102,7 +106,8 @@ def linear(x: Value, w: Value) -> Value:
 def matmul(a: Value, b: Value) -> Value:
     """a [*B, M, K] and b [*B, K, N] -> [*B, M, N]; batch axes broadcast; vectors as in NumPy."""
     if a.rank == 0 or b.rank == 0:
-        raise ShapeError("matmul of a scalar", got=f"{a.type} and {b.type}")
+        raise ShapeError("matmul of a scalar", got=f"{a.type} and {b.type}",
+                         expected="at least one axis each", hint="use mul")  # fmt: skip
     if a.rank == 1 or b.rank == 1:
         left = reshape(a, (1, *a.shape)) if a.rank == 1 else a
         right = reshape(b, (*b.shape, 1)) if b.rank == 1 else b

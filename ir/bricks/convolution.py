@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...errors import DtypeError, ShapeError
+from ...errors import DtypeError, ShapeError, UnsupportedError
 from ..brick import Array, Brick
-from ..dims import Size, evaluate, hint
+from ..dims import Size, evaluate, exact_div, minimum
 from ..types import TensorType
 from ..value import Value
 
@@ -36,29 +36,46 @@ class _Convolution(Brick):
         rank = len(self.stride)
         where = self.mnemonic
         if not rank or not rank == len(self.padding) == len(self.dilation):
-            raise ShapeError(f"{where}: one number per spatial axis", got=self.attributes())
+            raise ShapeError(f"{where}: one number per spatial axis", got=self.attributes(),
+                             expected="stride, padding and dilation of one length, at least 1",
+                             )  # fmt: skip
         if min((*self.stride, *self.dilation, self.groups)) < 1 or min(map(min, self.padding)) < 0:
-            raise ShapeError(f"{where}: bad attributes", got=self.attributes())
+            raise ShapeError(f"{where}: bad attributes", got=self.attributes(),
+                             expected="stride, dilation and groups >= 1, padding >= 0",
+                             )  # fmt: skip
         for x in operands:
             if x.rank != rank + 2:
                 raise ShapeError(f"{where}: wrong number of axes", got=x,
                                  expected=f"{rank + 2} axes, {rank} of them spatial")  # fmt: skip
         if operands[0].dtype is not operands[1].dtype or not operands[0].dtype.is_float:
             raise DtypeError(f"{where}: operands must have one float dtype",
-                             got=f"{operands[0].dtype} and {operands[1].dtype}")  # fmt: skip
+                             got=f"{operands[0].dtype} and {operands[1].dtype}",
+                             expected="two of f32, or two of f64", hint="cast first")  # fmt: skip
         return rank
 
     def _output(self, size: Sequence[Size], kernel: Sequence[Size]) -> tuple[Size, ...]:
         """Spatial sizes of y. Raises ShapeError if the kernel does not fit."""
         result = []
-        for n, k, s, (lo, hi), d in zip(
-            size, kernel, self.stride, self.padding, self.dilation, strict=True
+        if not len(size) == len(kernel) == len(self.stride):
+            raise ShapeError(f"{self.mnemonic}: one size per spatial axis",
+                             got=f"{list(size)} and kernel {list(kernel)}",
+                             expected=len(self.stride))  # fmt: skip
+        for axis, (n, k, s, (lo, hi), d) in enumerate(
+            zip(size, kernel, self.stride, self.padding, self.dilation, strict=True)
         ):
             reach = (k - 1) * d + 1
             padded = n + lo + hi
-            if hint(padded) < hint(reach):
-                raise ShapeError(f"{self.mnemonic}: the kernel is larger than the padded input",
-                                 got=f"{reach} > {padded}")  # fmt: skip
+            if minimum(k) < 1:
+                raise ShapeError(f"{self.mnemonic}: an empty kernel", got=list(kernel),
+                                 expected="sizes of at least 1")  # fmt: skip
+            if minimum(padded - reach) < 0:
+                known = isinstance(padded, int)
+                raise ShapeError(
+                    f"{self.mnemonic}: the kernel is larger than the padded input on spatial "
+                    f"axis {axis}", got=f"{reach} > {padded}", expected=f"at most {padded}",
+                    hint="use a smaller kernel or more padding" if known
+                    else "this must hold on the whole of the dims' ranges",
+                )  # fmt: skip
             result.append((padded - reach) // s + 1)
         return tuple(result)
 
@@ -69,9 +86,16 @@ class _Convolution(Brick):
             raise ShapeError(f"{self.mnemonic}: channels do not fit", got=f"{x} input channels",
                              expected=f"{expected} ({w.shape[1]} × {self.groups} groups)",
                              hint=hint_)  # fmt: skip
-        if isinstance(w.shape[0], int) and w.shape[0] % self.groups:
-            raise ShapeError(f"{self.mnemonic}: groups do not divide the output channels",
-                             got=f"{w.shape[0]} / {self.groups}")  # fmt: skip
+        self._divide(w.shape[0], "output")
+
+    def _divide(self, channels: Size, which: str) -> Size:
+        """Channels of one group."""
+        share = exact_div(channels, self.groups)
+        if share is None:
+            raise ShapeError(f"{self.mnemonic}: groups do not divide the {which} channels",
+                             got=f"{channels} channels, {self.groups} groups",
+                             expected=f"a multiple of {self.groups}")  # fmt: skip
+        return share
 
     def _offsets(
         self, kernel: Sequence[int], count: Sequence[int]
@@ -166,8 +190,10 @@ class ConvolutionInputGrad(_Convolution):
         self._check(operands)
         dy, w = operands
         if dy.shape[1] != w.shape[0]:
-            raise ShapeError(f"{self.mnemonic}: channels do not fit", got=dy.shape[1],
-                             expected=w.shape[0])  # fmt: skip
+            raise ShapeError(f"{self.mnemonic}: channels do not fit",
+                             got=f"{dy.shape[1]} output channels", expected=w.shape[0],
+                             hint="the weights are [out, in/groups, *kernel]")  # fmt: skip
+        self._divide(w.shape[0], "output")
         count = self._output(self.input_size, w.shape[2:])
         if count != dy.shape[2:]:
             raise ShapeError(f"{self.mnemonic}: sizes do not fit", got=list(dy.shape[2:]),
@@ -219,24 +245,23 @@ class ConvolutionWeightGrad(_Convolution):
         self._check(operands)
         x, dy = operands
         if x.shape[0] != dy.shape[0]:
-            raise ShapeError(f"{self.mnemonic}: batches differ", got=f"{x} and {dy}")
+            raise ShapeError(f"{self.mnemonic}: batches differ", got=f"{x} and {dy}",
+                             expected="equal sizes of axis 0")  # fmt: skip
         count = self._output(x.shape[2:], self.kernel_size)
         if count != dy.shape[2:]:
             raise ShapeError(f"{self.mnemonic}: sizes do not fit", got=list(dy.shape[2:]),
                              expected=list(count))  # fmt: skip
-        channels = x.shape[1] // self.groups
-        if channels * self.groups != x.shape[1]:
-            raise ShapeError(f"{self.mnemonic}: groups do not divide the input channels",
-                             got=f"{x.shape[1]} / {self.groups}")  # fmt: skip
+        channels = self._divide(x.shape[1], "input")
+        self._divide(dy.shape[1], "output")
         return x.with_shape((dy.shape[1], channels, *self.kernel_size))
 
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
         x, dy = self._grouped(self._padded(operands[0]), 1), self._grouped(operands[1], 1)
         dw = np.zeros((self.groups, dy.shape[2], x.shape[2], *self.kernel_size), x.dtype)
-        spatial = "hijlm"[: len(self.stride)]
+        flat = dy.reshape((*dy.shape[:3], -1))
         for offset, place in self._offsets(self.kernel_size, dy.shape[3:]):
-            part = x[(slice(None), slice(None), slice(None), *place)]
-            dw[_at(offset)] = np.einsum(f"ngc{spatial},ngo{spatial}->goc", part, dy, optimize=True)
+            part = x[(slice(None), slice(None), slice(None), *place)].reshape((*x.shape[:3], -1))
+            dw[_at(offset)] = np.einsum("ngcs,ngos->goc", part, flat, optimize=True)
         return dw.reshape((-1, *dw.shape[2:]))
 
     def vjp(
@@ -245,7 +270,7 @@ class ConvolutionWeightGrad(_Convolution):
         x, dy = operands
         return (
             x.apply(ConvolutionInputGrad(*self._geometry, x.shape[2:]), dy, cotangent),
-            _cropped(x.apply(Convolution(*self._geometry), x, cotangent), dy),
+            x.apply(Convolution(*self._geometry), x, cotangent),
         )
 
 
@@ -254,16 +279,12 @@ def _at(offset: Ints) -> tuple[slice | int, ...]:
     return (slice(None), slice(None), slice(None), *offset)
 
 
-def _cropped(y: Value, like: Value) -> Value:
-    assert y.shape == like.shape  # infer_type let no other sizes in
-    return y
-
-
 def _fixed(sizes: Sequence[Size]) -> Ints:
     fixed = []
     for size in sizes:
         if not isinstance(size, int):
-            raise ShapeError("a kernel's size must be known at compile time", got=size)
+            raise UnsupportedError("a kernel's size must be known at compile time", got=size,
+                                   expected="an int")  # fmt: skip
         fixed.append(size)
     return tuple(fixed)
 
@@ -283,5 +304,5 @@ def convolution(
         return (value,) * rank if isinstance(value, int) else tuple(value)
 
     pads = (padding,) * rank if isinstance(padding, int) else tuple(padding)
-    pairs = tuple((p, p) if isinstance(p, int) else p for p in pads)
+    pairs = tuple((p, p) if isinstance(p, int) else (p[0], p[1]) for p in pads)
     return x.apply(Convolution(each(stride), pairs, each(dilation), groups), x, w)

@@ -24,7 +24,8 @@ __all__ = ["Gather", "ScatterAdd", "gather", "one_hot", "scatter_add"]
 
 def _check_indices(indices: TensorType, mnemonic: str) -> None:
     if not indices.dtype.is_integer:
-        raise DtypeError(f"{mnemonic}: indices are {indices.dtype}", expected="i32 or i64")
+        raise DtypeError(f"{mnemonic}: indices are no integers", got=indices,
+                         expected="i32 or i64", hint="cast them")  # fmt: skip
 
 
 def _in_range(indices: Array, size: int, mnemonic: str) -> None:
@@ -55,7 +56,7 @@ class Gather(Brick):
         x, indices = operands
         _check_indices(indices, self.mnemonic)
         if not 0 <= self.axis < x.rank:
-            raise ShapeError("gather: no such axis", got=self.axis, expected=f"0..{x.rank - 1}")
+            raise ShapeError("gather: no such axis", got=self.axis, expected=f"an axis of {x}")
         return x.with_shape((*x.shape[: self.axis], *indices.shape, *x.shape[self.axis + 1 :]))
 
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
@@ -90,7 +91,8 @@ class ScatterAdd(Brick):
         indices, updates = operands
         _check_indices(indices, self.mnemonic)
         last = self.axis + indices.rank
-        if self.axis < 0 or updates.shape[self.axis : last] != indices.shape:
+        fits = self.axis >= 0 and last <= updates.rank
+        if not fits or updates.shape[self.axis : last] != indices.shape:
             raise ShapeError(
                 "scatter_add: updates do not fit the indices",
                 got=updates,
@@ -115,7 +117,7 @@ class ScatterAdd(Brick):
 
 
 def gather(x: Value, indices: Value, axis: int = 0) -> Value:
-    return x.apply(Gather(axis % x.rank if x.rank else axis), x, indices)
+    return x.apply(Gather(axis + x.rank if -x.rank <= axis < 0 else axis), x, indices)
 
 
 def scatter_add(indices: Value, updates: Value, axis: int, size: Size) -> Value:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 
-from ...errors import DtypeError, ShapeError
+from ...errors import DtypeError, ShapeError, UnsupportedError
 from ..brick import Array, Brick, View
-from ..dims import Size, evaluate, exact_div, hint, product
+from ..dims import Size, evaluate, exact_div, maximum, minimum, product
 from ..types import Shape, TensorType
 from ..value import Value
 
@@ -65,37 +64,33 @@ class Reshape(View):
     def restride(
         self, operand: TensorType, result: TensorType, offset: Size, strides: Strides
     ) -> tuple[Size, Strides] | None:
-        old = [(n, s) for n, s in zip(operand.shape, strides, strict=True) if n != 1]
-        new = [n for n in result.shape if n != 1]
-        found: list[Size] = []
-        i = j = 0
-        while i < len(old) and j < len(new):
-            # the shortest runs of old and of new axes with equally many elements
-            run_old, run_new = [old[i]], [new[j]]
-            left, right = old[i][0], new[j]
-            i, j = i + 1, j + 1
-            while left != right:
-                if hint(left) < hint(right) and i < len(old):
-                    left = left * old[i][0]
-                    run_old.append(old[i])
-                    i += 1
-                elif hint(left) > hint(right) and j < len(new):
-                    right = right * new[j]
-                    run_new.append(new[j])
-                    j += 1
-                else:
-                    return None
-            for (_, outer), (n, inner) in pairwise(run_old):
-                if outer != inner * n:
-                    return None
-            step = run_old[-1][1]
-            steps: list[Size] = []
-            for n in reversed(run_new):
-                steps.append(step)
-                step = step * n
-            found.extend(reversed(steps))
-        remaining = iter(found)
-        return offset, tuple(0 if n == 1 else next(remaining) for n in result.shape)
+        if operand.size == 0:
+            return offset, (0,) * result.rank
+        # runs of old axes that one stride walks through: [elements, innermost stride]
+        runs: list[tuple[Size, Size]] = []
+        for n, stride in zip(operand.shape, strides, strict=True):
+            if n == 1:
+                continue
+            if runs and runs[-1][1] == stride * n:
+                runs[-1] = (runs[-1][0] * n, stride)
+            else:
+                runs.append((n, stride))
+        # Every run has to be made up of whole new axes; both are walked innermost first.
+        steps: list[Size] = []
+        taken: Size = 1
+        for n in reversed(result.shape):
+            if n == 1:
+                steps.append(0)
+                continue
+            if not runs:
+                return None
+            elements, stride = runs[-1]
+            steps.append(stride * taken)
+            taken = taken * n
+            if taken == elements:
+                runs.pop()
+                taken = 1
+        return None if runs else (offset, tuple(reversed(steps)))
 
 
 @dataclass(frozen=True)
@@ -206,10 +201,11 @@ class Slice(View):
         for axis, (lo, hi, step, size) in enumerate(
             zip(self.start, self.stop, self.step, x.shape, strict=True)
         ):
-            inside = hi == size or (isinstance(hi, int) and isinstance(size, int) and hi <= size)
-            if lo < 0 or step < 1 or not inside or hint(hi) < lo:
+            inside = 0 <= lo <= minimum(hi) and maximum(hi - size) <= 0
+            if step < 1 or not inside:
                 raise ShapeError(f"slice: axis {axis} is out of bounds",
-                                 got=f"{lo}:{hi}:{step}", expected=f"within 0:{size}")  # fmt: skip
+                                 got=f"{lo}:{hi}:{step}", expected=f"within 0:{size}",
+                                 hint=_ranges(hi, size))  # fmt: skip
             shape.append((hi - lo + step - 1) // step)
         return x.with_shape(shape)
 
@@ -230,7 +226,11 @@ class Slice(View):
             reached = (count - 1) * step + 1 + lo if count != 0 else lo
             rest = size - reached
             if not isinstance(rest, int):
-                raise ShapeError("slice: the gradient of an axis of unknown size", got=size)
+                raise UnsupportedError(
+                    "slice: the gradient needs a padding that is not known at compile time",
+                    got=rest, expected="a stop that is the axis' size, or an int below it",
+                    hint="give this axis a fixed size",
+                )  # fmt: skip
             hi.append(rest)
         return (cotangent.apply(Pad(self.start, tuple(hi), gaps, 0.0), cotangent),)
 
@@ -257,8 +257,10 @@ class Reverse(View):
     axes: tuple[int, ...]
 
     def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
-        if any(not 0 <= a < operands[0].rank for a in self.axes):
-            raise ShapeError("reverse: no such axis", got=list(self.axes))
+        rank = operands[0].rank
+        if any(not 0 <= a < rank for a in self.axes) or len(set(self.axes)) != len(self.axes):
+            raise ShapeError("reverse: not axes of the operand", got=list(self.axes),
+                             expected=f"some of {list(range(rank))}, each once")  # fmt: skip
         return operands[0]
 
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
@@ -275,6 +277,12 @@ class Reverse(View):
         for a in self.axes:
             offset = offset + strides[a] * (operand.shape[a] - 1)
         return offset, tuple(s * -1 if a in self.axes else s for a, s in enumerate(strides))
+
+
+def _ranges(*sizes: Size) -> str:
+    """A hint, if the sizes are not known at compile time."""
+    known = all(isinstance(s, int) for s in sizes)
+    return "" if known else "this must hold on the whole of the dims' ranges"
 
 
 def _windows(size: Size, window: int, stride: int, dilation: int) -> Size:
@@ -301,12 +309,13 @@ class Unfold(View):
     def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
         (x,) = operands
         if not 0 <= self.axis < x.rank or min(self.window, self.stride, self.dilation) < 1:
-            raise ShapeError("unfold: bad attributes", got=self.attributes())
-        count = _windows(x.shape[self.axis], self.window, self.stride, self.dilation)
-        if hint(count) < 1:
-            raise ShapeError("unfold: the window is larger than the axis",
-                             got=self.dilation * (self.window - 1) + 1,
-                             expected=f"at most {x.shape[self.axis]}")  # fmt: skip
+            raise ShapeError("unfold: bad attributes", got=self.attributes(),
+                             expected=f"an axis of {x}, and numbers of at least 1")  # fmt: skip
+        size, reach = x.shape[self.axis], self.dilation * (self.window - 1) + 1
+        if minimum(size) < reach:
+            raise ShapeError("unfold: the window is larger than the axis", got=reach,
+                             expected=f"at most {size}", hint=_ranges(size))  # fmt: skip
+        count = _windows(size, self.window, self.stride, self.dilation)
         shape = list(x.shape)
         shape[self.axis] = count
         return x.with_shape((*shape, self.window))
@@ -354,12 +363,19 @@ class Fold(Brick):
     def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
         (x,) = operands
         window = x.shape[-1] if x.rank > 1 else 0
-        if not isinstance(window, int) or not 0 <= self.axis < x.rank - 1:
-            raise ShapeError("fold: bad attributes", got=self.attributes())
+        if not isinstance(window, int) or not 0 <= self.axis < x.rank - 1 or min(
+            window, self.stride, self.dilation
+        ) < 1:  # fmt: skip
+            raise ShapeError("fold: bad attributes", got=f"{self.attributes()} for {x}",
+                             expected="an axis before the last one, which is the window, and "
+                             "numbers of at least 1")  # fmt: skip
+        if not x.dtype.is_float:
+            raise DtypeError(f"fold of {x.dtype}", expected="a float dtype")
         reach = (x.shape[self.axis] - 1) * self.stride + (window - 1) * self.dilation + 1
-        if hint(reach) > hint(self.size):
+        if minimum(x.shape[self.axis]) < 1 or maximum(reach - self.size) > 0:
             raise ShapeError("fold: the windows reach beyond the axis", got=reach,
-                             expected=f"at most {self.size}")  # fmt: skip
+                             expected=f"at most {self.size}, and at least one window",
+                             hint=_ranges(reach, self.size))  # fmt: skip
         shape = list(x.shape[:-1])
         shape[self.axis] = self.size
         return x.with_shape(shape)
@@ -410,9 +426,10 @@ class Pad(Brick):
         if not len(self.lo) == len(self.hi) == len(self.interior) == x.rank:
             raise ShapeError("pad: one number per axis", got=len(self.lo), expected=x.rank)
         if min((*self.lo, *self.hi, *self.interior), default=0) < 0:
-            raise ShapeError("pad: negative padding", got=self.attributes())
+            raise ShapeError("pad: negative padding", got=self.attributes(),
+                             expected="numbers of at least 0", hint="slice instead")  # fmt: skip
         return x.with_shape(
-            n + lo + hi + ((n - 1) * gap if gap else 0)
+            n + lo + hi + ((n - 1) * gap if gap and n != 0 else 0)
             for n, lo, hi, gap in zip(x.shape, self.lo, self.hi, self.interior, strict=True)
         )
 
@@ -460,11 +477,12 @@ class Concat(Brick):
             raise ShapeError("concat of nothing")
         first = operands[0]
         if not 0 <= self.axis < first.rank:
-            raise ShapeError("concat: no such axis", got=self.axis, expected=f"0..{first.rank - 1}")
+            raise ShapeError("concat: no such axis", got=self.axis, expected=f"an axis of {first}")
         total: Size = 0
         for x in operands:
             if x.dtype is not first.dtype:
-                raise DtypeError("concat: dtypes differ", got=f"{first.dtype} and {x.dtype}")
+                raise DtypeError("concat: dtypes differ", got=f"{first.dtype} and {x.dtype}",
+                                 expected="one dtype", hint="cast one of them")  # fmt: skip
             rest = [n for a, n in enumerate(x.shape) if a != self.axis]
             if rest != [n for a, n in enumerate(first.shape) if a != self.axis]:
                 raise ShapeError(
@@ -485,7 +503,10 @@ class Concat(Brick):
         for x in operands:
             last = first + x.shape[self.axis]
             if not isinstance(first, int):
-                raise ShapeError("concat: the gradient along an axis of unknown size", got=first)
+                raise UnsupportedError(
+                    "concat: the gradient needs an offset that is not known at compile time",
+                    got=first, expected="an int", hint="put operands of fixed size first",
+                )  # fmt: skip
             start, stop = [0] * x.rank, list(result.shape)
             start[self.axis], stop[self.axis] = first, last
             parts.append(slice_(cotangent, tuple(start), tuple(stop)))
@@ -501,7 +522,7 @@ def reshape(x: Value, shape: Sequence[Size]) -> Value:
         raise ShapeError("reshape: two sizes are -1", got=list(wanted))
     if unknown:
         rest = product(n for a, n in enumerate(wanted) if a != unknown[0])
-        size = exact_div(x.type.size, rest)
+        size = exact_div(x.type.size, rest) if rest != 0 else None  # any size makes 0 elements
         if size is None:
             raise ShapeError("reshape: no size makes this fit", got=list(wanted),
                              expected=f"{x.type.size} elements")  # fmt: skip
@@ -549,12 +570,15 @@ def concat(values: Sequence[Value], axis: int) -> Value:
     if not values:
         raise ShapeError("concat of nothing")
     rank = values[0].rank
-    return values[0].apply(Concat(axis % rank if rank else axis), *values)
+    return values[0].apply(Concat(axis + rank if -rank <= axis < 0 else axis), *values)
 
 
 def upsample(x: Value, factors: Sequence[int]) -> Value:
     """Nearest neighbour: every element of the last axes repeated ``factors`` times."""
     lead = x.rank - len(factors)
+    if lead < 0 or min(factors, default=1) < 1:
+        raise ShapeError("upsample: factors do not fit", got=list(factors),
+                         expected=f"at least 1 each, on the last axes of {x.type}")  # fmt: skip
     split: list[Size] = list(x.shape[:lead])
     wide: list[Size] = list(x.shape[:lead])
     final: list[Size] = list(x.shape[:lead])

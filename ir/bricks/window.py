@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...errors import DtypeError, ShapeError
+from ...errors import DtypeError, ShapeError, UnsupportedError
 from ..brick import Array, Brick
-from ..dims import Size, evaluate, hint
+from ..dims import Size, evaluate, maximum, minimum
 from ..types import Shape, TensorType
 from ..value import Value
 from .arithmetic import mul
@@ -36,20 +36,27 @@ class _Window(Brick):
             raise ShapeError(f"{self.mnemonic}: one window per axis", got=len(self.window),
                              expected=x.rank)  # fmt: skip
         if min((*self.window, *self.stride, 1)) < 1 or min(map(min, self.padding), default=0) < 0:
-            raise ShapeError(f"{self.mnemonic}: bad attributes", got=self.attributes())
+            raise ShapeError(f"{self.mnemonic}: bad attributes", got=self.attributes(),
+                             expected="window and stride >= 1, padding >= 0")  # fmt: skip
         if not x.dtype.is_float:
             raise DtypeError(f"{self.mnemonic} of {x.dtype}", expected="a float dtype")
 
     def _output(self, shape: Sequence[Size]) -> Shape:
+        if len(shape) != len(self.window):
+            raise ShapeError(f"{self.mnemonic}: one size per axis", got=list(shape),
+                             expected=len(self.window))  # fmt: skip
         result = []
         for axis, (n, k, s, (lo, hi)) in enumerate(
             zip(shape, self.window, self.stride, self.padding, strict=True)
         ):
-            if hint(n + lo + hi) < k:
+            if minimum(n + lo + hi) < k and k > 1:
+                known = isinstance(n, int)
                 raise ShapeError(
                     f"{self.mnemonic}: the window is larger than axis {axis} with its padding",
-                    got=f"{k} > {n + lo + hi}",
-                )
+                    got=f"{k} > {n + lo + hi}", expected=f"at most {n + lo + hi}",
+                    hint="use a smaller window or more padding" if known
+                    else "this must hold on the whole of the dims' ranges",
+                )  # fmt: skip
             result.append((n + lo + hi - k) // s + 1)
         return tuple(result)
 
@@ -68,10 +75,13 @@ class _Window(Brick):
         return tuple(slice(lo, lo + n) for n, (lo, _) in zip(shape, self.padding, strict=True))
 
     def _winner(self, x: Array) -> Array:
-        """The position in the window of every window's first maximum."""
+        """The position in the window of every window's first maximum, or of its first NaN."""
+        places = list(self._places(self._count(x.shape)))
         padded = np.pad(x, self.padding, constant_values=-np.inf)
-        parts = [padded[p] for p in self._places(self._count(x.shape))]
-        return np.asarray(np.argmax(np.stack(parts), 0))
+        inside = np.pad(np.ones(x.shape, np.bool_), self.padding)  # a pad is no maximum of -infs
+        parts = np.stack([padded[p] for p in places])
+        wins = (parts == parts.max(0)) | np.isnan(parts)
+        return np.asarray(np.argmax(wins & np.stack([inside[p] for p in places]), 0))
 
     @property
     def _geometry(self) -> tuple[Ints, Ints, Pairs]:
@@ -179,10 +189,13 @@ class WindowMax(_Window):
         for axis, (n, m, k, s, (lo, _)) in enumerate(
             zip(x.shape, count, self.window, self.stride, self.padding, strict=True)
         ):
-            if lo >= k or hint((m - 1) * s - lo) >= hint(n):
+            empty = n == 0 and m != 0
+            if empty or lo >= k or maximum((m - 1) * s - lo - n) >= 0:
                 raise ShapeError(
                     f"{self.mnemonic}: a window on axis {axis} sees padding alone",
                     got=f"window {k}, stride {s}, padding {self.padding[axis]}, size {n}",
+                    expected="windows that reach the input",
+                    hint="use less padding",
                 )
         return x.with_shape(count)
 
@@ -224,9 +237,9 @@ class WindowMaxScatter(_Window):
     def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
         x, y, v = operands
         self._check(x)
-        if y != v or self._output(x.shape) != v.shape:
-            raise ShapeError(f"{self.mnemonic}: sizes do not fit", got=f"{y} and {v}",
-                             expected=list(self._output(x.shape)))  # fmt: skip
+        if y != v or x.dtype is not v.dtype or self._output(x.shape) != v.shape:
+            raise ShapeError(f"{self.mnemonic}: types do not fit", got=f"{y} and {v}",
+                             expected=x.with_shape(self._output(x.shape)))  # fmt: skip
         return x
 
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
@@ -265,8 +278,9 @@ class WindowMaxGather(_Window):
     def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
         x, y, v = operands
         self._check(x)
-        if x != v or self._output(x.shape) != y.shape:
-            raise ShapeError(f"{self.mnemonic}: sizes do not fit", got=f"{x}, {y} and {v}")
+        if x != v or x.dtype is not y.dtype or self._output(x.shape) != y.shape:
+            raise ShapeError(f"{self.mnemonic}: types do not fit", got=f"{y} and {v}",
+                             expected=f"{x.with_shape(self._output(x.shape))} and {x}")  # fmt: skip
         return y
 
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
@@ -328,13 +342,19 @@ def _pool(
     sizes = each(window)
     steps = sizes if stride is None else each(stride)
     pads = (padding,) * rank if isinstance(padding, int) else tuple(padding)
-    given = tuple((p, p) if isinstance(p, int) else p for p in pads)
+    given = tuple((p, p) if isinstance(p, int) else (p[0], p[1]) for p in pads)
+    if len(given) != rank or min((*sizes, *steps)) < 1 or min(map(min, given)) < 0:
+        raise ShapeError("pooling: bad attributes",
+                         got=f"window {sizes}, stride {steps}, padding {given}",
+                         expected=f"window and stride >= 1, padding >= 0, on {rank} axes",
+                         )  # fmt: skip
     final = []
     for n, k, s, (lo, hi) in zip(x.shape[2:], sizes, steps, given, strict=True):
         extra = 0
         if ceil_mode:
             if not isinstance(n, int):
-                raise ShapeError("pooling in ceil mode needs fixed spatial sizes", got=n)
+                raise UnsupportedError("pooling in ceil mode needs fixed spatial sizes", got=n,
+                                       expected="an int")  # fmt: skip
             count = -(-(n + lo + hi - k) // s) + 1
             # Caffe's and torch's rule: the last window starts inside the image or its left pad
             if (count - 1) * s >= n + lo:
@@ -396,6 +416,13 @@ def _counts(count: Size, size: Size, pool: _Pool, axis: int, include_pad: bool) 
     if full == hi and (include_pad or (lo, hi) == (0, 0)):
         return [k]
     if not isinstance(count, int) or not isinstance(size, int):
-        raise ShapeError("mean pooling with padding needs fixed spatial sizes", got=size)
+        raise UnsupportedError("mean pooling with padding needs fixed spatial sizes", got=size,
+                               expected="an int", hint="count_include_pad=True")  # fmt: skip
     first, last = (-lo, size + hi) if include_pad else (0, size)
-    return [min(o * s - lo + k, last) - max(o * s - lo, first) for o in range(count)]
+    counts = [min(o * s - lo + k, last) - max(o * s - lo, first) for o in range(count)]
+    if min(counts, default=k) < 1:
+        raise ShapeError(f"mean pooling: a window on axis {axis} sees padding alone",
+                         got=f"window {k}, stride {s}, padding {(lo, hi)}, size {size}",
+                         expected="windows that reach the input",
+                         hint="use less padding")  # fmt: skip
+    return counts or [k]

@@ -163,7 +163,9 @@ def arg_reduce(em: Emitter) -> None:
     steps = _source_strides(target, (anchor.axis,), rank, anchor.keepdims)
     order = order_of(source)
     shape = [source.shape[a] for a in order]
-    view = em.view(source, shape, [source.strides[a] for a in order], whole=True)
+    # argmax wants a result of its operand's shape: repeated axes are walked in full
+    strides = [source.strides[a] for a in order]
+    view = em.view(source, shape, strides, whole=True, repeat=True)
     kept = [a for a in order if a != anchor.axis]
     index = em.scratch_array([source.shape[a] for a in kept], DType.I64, "index")
     em.call(f"arg{anchor.op}", view, out=index, axis=order.index(anchor.axis))
