@@ -38,6 +38,7 @@ from .ir.interpret import interpret
 from .ir.printer import print_graph
 from .ir.verify import verify
 from .program import Program, compile, load
+from .runtime import data
 from .runtime.executable import Executable
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "__version__",
     "compile",
     "constant",
+    "data",
     "functional",
     "gaussian",
     "input",
