@@ -8,7 +8,7 @@ Legality and profit are separate functions; both leave their reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..ir.brick import Leaf, View
@@ -82,22 +82,27 @@ def is_map(node: Node) -> bool:
 def update_places(graph: Graph) -> dict[int, int]:
     """Which updates can be stored over their leaf: leaf id -> value id.
 
-    Not possible where a reader of the old value comes after the new one.
+    Not possible where a reader of the old value comes after the new one, be it only because
+    another update must wait for its own readers: two parameters that change places.
     """
     places: dict[int, int] = {}
     taken: set[int] = set()
+    #: reader of a leaf -> values that wait for it, as they are stored over the leaf
+    waiting: dict[int, set[int]] = {}
     for leaf, value in graph.updates.items():
         node = graph.node(value)
         readers = _readers(graph, leaf)
         if isinstance(node.brick, (*SOURCES, View)) or value in taken:
             continue
-        later = _descendants(graph, value)
+        later = _later(graph, value, waiting)
         if any(r in later for r in readers if r != value):
             continue
         if anchor_kind(node) is not None and value in readers:
             continue  # an anchor reads elements that it has already written
         places[leaf] = value
         taken.add(value)
+        for reader in readers - {value}:
+            waiting.setdefault(reader, set()).add(value)
     return places
 
 
@@ -114,14 +119,15 @@ def _readers(graph: Graph, leaf: int) -> set[int]:
     return found
 
 
-def _descendants(graph: Graph, id: int) -> set[int]:
+def _later(graph: Graph, id: int, waiting: Mapping[int, set[int]]) -> set[int]:
+    """Nodes that must run after a node: its users, what waits for it, and so on."""
     found: set[int] = set()
     stack = [id]
     while stack:
-        for user, _ in graph.users(stack.pop()):
-            if user.id not in found:
-                found.add(user.id)
-                stack.append(user.id)
+        number = stack.pop()
+        followers = {user.id for user, _ in graph.users(number)} | waiting.get(number, set())
+        stack.extend(followers - found)
+        found |= followers
     return found
 
 

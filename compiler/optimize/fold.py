@@ -25,7 +25,7 @@ from ...ir.bricks.source import Constant, DimSize, Literal
 from ...ir.builder import Builder, GraphValue
 from ...ir.dims import product
 from ...ir.dtypes import DType
-from ...ir.expression import operand
+from ...ir.expression import extremum, operand
 from ...ir.graph import Graph, Node
 from .patterns import broadcast, replace_node, rewritten, same_constant, uniform, uniform_value
 
@@ -130,7 +130,9 @@ def _elementwise(builder: Builder, node: Node, operands: Sequence[GraphValue]) -
             literal = _number(constants[k])
             if literal is not None:
                 known.append((k, literal))
-        elif first < k:
+        elif first < k and (extremum(brick.expression()) or not operands[k].dtype.is_float):
+            # not for floats: SymPy knows that x - x is 0 and x == x true, infinity and NaN do
+            # not; but the larger of x and x is x
             known.append((k, operand(first)))
     result = _absorbed(brick.expression(), len(operands), tuple(known))
     if result is None:

@@ -1,4 +1,8 @@
-"""Give every update a value of its own, so that it can be stored over its parameter."""
+"""Give every update a value of its own, so that it can be stored over its parameter.
+
+An output that is such a parameter, or a view of one, gets a copy too: the caller is to see
+the value from before the step, and outputs are read when the step is over.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,8 @@ __all__ = ["own_updates"]
 
 
 def own_updates(graph: Graph) -> Graph:
-    """Insert a copy where an update is another leaf, a view, a constant or used twice."""
+    """Insert a copy where an update is another leaf, a view, a constant or used twice, and
+    where an output would show an updated leaf."""
     new = rewrite(graph, lambda builder, node, operands: None)
     builder = Builder(new)
     seen: set[int] = set()
@@ -26,4 +31,12 @@ def own_updates(graph: Graph) -> Graph:
             operand = builder.value(value)
             new.updates[leaf] = operand.apply(Copy(None), operand).id
         seen.add(new.updates[leaf])
+    for name, value in list(new.outputs.items()):
+        source = new.node(value)
+        while isinstance(source.brick, View):
+            source = new.node(source.operands[0])
+        if source.id in new.updates:
+            builder.origin = new.node(value).origin
+            operand = builder.value(value)
+            new.outputs[name] = operand.apply(Copy(None), operand).id
     return new

@@ -106,7 +106,8 @@ def agree(
 def close(got: Any, want: Any, name: str, tolerance: float | None, exact: bool) -> None:
     """Equal integers and flags; floats up to a part of the largest, or bit by bit."""
     got, want = np.asarray(got), np.asarray(want)
-    assert got.shape == want.shape and got.dtype == want.dtype, (name, got.dtype, want.dtype)
+    assert got.shape == want.shape, (name, got.shape, want.shape)
+    assert got.dtype == want.dtype, (name, got.dtype, want.dtype)
     dtype = DType.of(want.dtype)
     if exact and dtype.is_float:
         bits = f"i{dtype.itemsize}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ....ir.dims import Size, hint
 from ....ir.dtypes import DType
 from ....ir.kernel import anchors
@@ -147,10 +149,13 @@ def _with_prologue(em: Emitter, anchor: anchors.Reduce, target: Access) -> None:
 
 
 def _identity(op: str, dtype: DType) -> float:
+    """The number that changes no sum, maximum or minimum of the dtype."""
     if op == "sum":
-        return 0.0
-    low, high = (float("-inf"), float("inf"))
-    return low if op == "max" else high
+        return 0
+    if dtype.is_float:
+        return float("-inf") if op == "max" else float("inf")
+    limits = np.iinfo(dtype.numpy)
+    return int(limits.min if op == "max" else limits.max)
 
 
 def arg_reduce(em: Emitter) -> None:
