@@ -13,6 +13,11 @@ from brickc.ir.brick import Input, Parameter
 NETWORKS = [("mlp", 7), ("lenet5", 5), ("lenet", 3), ("alexnet", 2), ("alexnet2012", 1),
             ("googlenet", 1), ("overfeat", 1), ("vgg_a", 1)]  # fmt: skip
 
+#: In float32 a window whose two largest elements differ by a rounding error may have another
+#: winner in another order of summation, and then a whole gradient element goes elsewhere. GoogLeNet
+#: has enough windows that most inputs hold such a pair; these inputs do not.
+SEEDS = {"googlenet": 4}
+
 PARAMETERS = {
     "mlp": 669_706, "lenet5": 61_706, "lenet": 431_080, "alexnet": 61_100_840,
     "alexnet2012": 60_965_224, "googlenet": 6_998_552, "overfeat": 145_920_872,
@@ -28,7 +33,7 @@ def gradients_of(name: str, batch: int, dtype: str) -> tuple[float, float]:
     model = bc.zoo.model(name, dtype=dtype)
     assert model.parameter_count() == PARAMETERS[name]
     graph = model.training()
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(SEEDS.get(name, 3))
     float_type = np.dtype(np.float64 if dtype == "f64" else np.float32)
     inputs = {}
     for node in graph.nodes():

@@ -56,7 +56,7 @@ def networks(draw: st.DrawFn) -> Model:
         draw(st.integers(6, 10)),
         draw(st.integers(1, 3)),
     )
-    y = x = bc.input("x", (bc.Dim("N", 1, 8), channels, height, width), "f64")
+    y = bc.input("x", (bc.Dim("N", 1, 8), channels, height, width), "f64")
     t = bc.input("t", (bc.Dim("N", 1, 8),), "i32", limit=4)
     for k in range(draw(st.integers(1, 4))):
         small = min(int(s) for s in y.shape[2:])
@@ -95,8 +95,12 @@ def test_zoo_equals_the_interpreter(target: str, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["googlenet", "alexnet"])
-@pytest.mark.parametrize(("dtype", "part"), [("f64", 1e-9), ("f32", 1e-4)])
+# googlenet in f32 is compared with torch alone: where two elements of a pooling window are equal
+# up to rounding, another order of summation picks another winner
+@pytest.mark.parametrize(
+    ("name", "dtype", "part"),
+    [("googlenet", "f64", 1e-9), ("alexnet", "f64", 1e-9), ("alexnet", "f32", 1e-4)],
+)
 def test_large_networks_equal_the_interpreter(
     target: str, name: str, dtype: str, part: float
 ) -> None:
