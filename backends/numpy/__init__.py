@@ -9,7 +9,7 @@ from ...ir.kernel.kernel import KernelProgram
 from ...ir.kernel.memory import Buffer
 from ..base import Leaf, PlannedFunction
 from .array_program import ArrayKernel
-from .printer import LeafText, print_function, print_module
+from .printer import print_function, print_module
 from .strategies import carry_out
 
 __all__ = ["FORMAT", "NumpyBackend"]
@@ -53,5 +53,4 @@ class NumpyBackend:
         for f in functions:
             kernels = [k for k in f.kernels if isinstance(k, ArrayKernel)]
             texts.append(print_function(f.name, f.program, kernels, f.offsets, memory, f.peak))
-        rows = [LeafText(x.name, x.role, x.buffer, x.offset, x.init) for x in leaves]
-        return {"model.py": print_module(title, texts, rows, memory_bytes, FORMAT)}
+        return {"model.py": print_module(title, texts, leaves, memory_bytes, FORMAT)}

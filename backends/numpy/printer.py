@@ -14,6 +14,7 @@ from ...errors import InternalError
 from ...ir.dims import Dim, DimExpr, Size, maximum
 from ...ir.kernel.kernel import KernelProgram
 from ...ir.kernel.memory import Access, Buffer, Space, contiguous_strides
+from ..base import Leaf
 from . import host, prelude
 from .array_program import (
     Arg,
@@ -30,23 +31,12 @@ from .array_program import (
     dtype_name,
 )
 
-__all__ = ["FunctionText", "LeafText", "print_function", "print_module"]
+__all__ = ["FunctionText", "print_function", "print_module"]
 
 _MARKER = "# --- from here on: part of every generated module"
 
 #: words that a dim may not be called in generated code
 _RESERVED = frozenset(dir(builtins)) | {"np", "view", "blocks", "arena", "memory", "run"}
-
-
-@dataclass(frozen=True)
-class LeafText:
-    """A parameter or state as the module's table lists it."""
-
-    name: str
-    role: str
-    buffer: Buffer
-    offset: int
-    init: tuple[str, float, float]
 
 
 @dataclass(frozen=True)
@@ -349,7 +339,7 @@ def print_function(
 def print_module(
     title: str,
     functions: Sequence[FunctionText],
-    leaves: Sequence[LeafText],
+    leaves: Sequence[Leaf],
     memory_bytes: int,
     format: int,
 ) -> str:
@@ -402,7 +392,7 @@ def _literal(name: str, buffer: Buffer) -> str:
     return f'{name} = np.frombuffer(base64.b64decode("{text}"), np.uint8)'
 
 
-def _leaf(leaf: LeafText) -> str:
+def _leaf(leaf: Leaf) -> str:
     b = leaf.buffer
     shape = tuple(maximum(s) for s in b.shape)
     strides = tuple(maximum(s) for s in b.strides)

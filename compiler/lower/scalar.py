@@ -14,6 +14,7 @@ import sympy as sp
 
 from ...errors import UnsupportedError
 from ...ir.dtypes import DType
+from ...ir.expression import extremum, mask
 from ...ir.kernel.scalar import COMPARISONS, ScalarBuilder, ScalarProgram
 
 __all__ = ["inline", "program_of"]
@@ -158,8 +159,8 @@ class _Lowering:
                 negative = not negative
             elif isinstance(a, sp.Pow) and a.exp.is_Number and a.exp.is_negative:
                 denominator.append(sp.Pow(a.base, -a.exp))
-            elif _mask(a) is not None:
-                masks.append(_mask(a))
+            elif (condition := mask(a)) is not None:
+                masks.append(condition)
             else:
                 numerator.append(a)
         value = self._product(numerator)
@@ -218,9 +219,10 @@ class _Lowering:
         return self.b.const(1, self.dtype) if result is None else result
 
     def _piecewise(self, e: sp.Piecewise) -> int:
-        relu = self._maximum(e)
-        if relu is not None:
-            return relu
+        chosen = extremum(e)
+        if chosen is not None:
+            op, left, right = chosen
+            return self.b.op(op, self._numeric(left), self._numeric(right))
         *branches, (last, condition) = e.args
         value = self._branch(last)
         if condition != sp.true:
@@ -234,21 +236,6 @@ class _Lowering:
 
     def _branch(self, e: sp.Basic) -> int:
         return self._numeric(e) if self.dtype is not DType.BOOL else self.visit(e)
-
-    def _maximum(self, e: sp.Piecewise) -> int | None:
-        """a if a > b else b, in any of its spellings."""
-        if len(e.args) != 2 or e.args[1][1] != sp.true:
-            return None
-        (then, condition), (other, _) = e.args
-        if not isinstance(condition, sp.StrictGreaterThan | sp.GreaterThan | sp.StrictLessThan
-                          | sp.LessThan):  # fmt: skip
-            return None
-        greater, less = condition.gts, condition.lts
-        if (then, other) == (greater, less):
-            return self.b.op("max", self._numeric(then), self._numeric(other))
-        if (then, other) == (less, greater):
-            return self.b.op("min", self._numeric(then), self._numeric(other))
-        return None
 
     def _relation(self, e: sp.Basic) -> int:
         op = _RELATIONS[type(e)]
@@ -273,12 +260,3 @@ class _Lowering:
         for a in e.args[1:]:
             total = self.b.op(op, total, self.visit(a))
         return total
-
-
-def _mask(e: sp.Expr) -> sp.Basic | None:
-    """The condition c of Piecewise((1, c), (0, True)): a factor that keeps or clears."""
-    if isinstance(e, sp.Piecewise) and len(e.args) == 2:
-        (then, condition), (other, otherwise) = e.args
-        if then == 1 and other == 0 and otherwise == sp.true:
-            return condition
-    return None

@@ -162,9 +162,7 @@ def test_pad(lo: Ints, hi: Ints, interior: Ints, value: float, shape: Ints) -> N
         counts = [max(0, (n - 1) * (g + 1) + 1) for n, g in zip(shape, interior, strict=True)]
         y = torch.full([a + n + b for a, n, b in zip(lo, counts, hi, strict=True)], value,
                        dtype=x.dtype)  # fmt: skip
-        inside = (
-            slice(a, a + n, g + 1) for a, n, g in zip(lo, counts, interior, strict=True)
-        )
+        inside = (slice(a, a + n, g + 1) for a, n, g in zip(lo, counts, interior, strict=True))
         y[tuple(inside)] = x
         return y
 
