@@ -156,7 +156,7 @@ class Convolution(_Convolution):
             part = x[(slice(None), slice(None), slice(None), *place)]
             weight = w[_at(offset)]
             y += np.einsum("ngc...,goc->ngo...", part, weight, optimize=True)
-        return y.reshape((y.shape[0], -1, *n))
+        return y.reshape((y.shape[0], y.shape[1] * y.shape[2], *n))
 
     def vjp(
         self, operands: Sequence[Value], result: Value, cotangent: Value
@@ -210,7 +210,7 @@ class ConvolutionInputGrad(_Convolution):
             part = np.einsum("ngo...,goc->ngc...", dy, weight, optimize=True)
             dx[(slice(None), slice(None), slice(None), *place)] += part
         inside = tuple(slice(lo, lo + n) for n, (lo, _) in zip(size, self.padding, strict=True))
-        whole = dx.reshape((dx.shape[0], -1, *padded))
+        whole = dx.reshape((dx.shape[0], dx.shape[1] * dx.shape[2], *padded))
         return whole[(slice(None), slice(None), *inside)]
 
     def vjp(
@@ -258,11 +258,12 @@ class ConvolutionWeightGrad(_Convolution):
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
         x, dy = self._grouped(self._padded(operands[0]), 1), self._grouped(operands[1], 1)
         dw = np.zeros((self.groups, dy.shape[2], x.shape[2], *self.kernel_size), x.dtype)
-        flat = dy.reshape((*dy.shape[:3], -1))
+        flat = dy.reshape((*dy.shape[:3], int(np.prod(dy.shape[3:]))))
         for offset, place in self._offsets(self.kernel_size, dy.shape[3:]):
-            part = x[(slice(None), slice(None), slice(None), *place)].reshape((*x.shape[:3], -1))
+            part = x[(slice(None), slice(None), slice(None), *place)]
+            part = part.reshape((*x.shape[:3], flat.shape[-1]))
             dw[_at(offset)] = np.einsum("ngcs,ngos->goc", part, flat, optimize=True)
-        return dw.reshape((-1, *dw.shape[2:]))
+        return dw.reshape((dw.shape[0] * dw.shape[1], *dw.shape[2:]))
 
     def vjp(
         self, operands: Sequence[Value], result: Value, cotangent: Value
