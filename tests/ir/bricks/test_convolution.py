@@ -197,7 +197,7 @@ def test_the_function() -> None:
     assert convolution(x, w, 2, 1, 2, 2).shape == (N, 6, 4, 4)
     assert convolution(x, w, (2, 1), [(2, 1), 0], [1, 3], 2).shape == (N, 6, 5, 5)
     value = convolution(
-        Eager.of(normal(1, 2, 5), {}), Eager.of(normal(1, 2, 3), {}), padding=[[1, 0]]
+        Eager.of(normal(1, 2, 5), {}), Eager.of(normal(1, 2, 3), {}), padding=[(1, 0)]
     )
     assert value.shape == (1, 1, 4)
 

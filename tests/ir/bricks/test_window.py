@@ -279,10 +279,9 @@ def test_mean_pool(
 def test_any_pooling(data: st.DataObject) -> None:
     """Sizes and values of pooling in any geometry that torch takes."""
     rank = data.draw(st.integers(1, 2))
-    many = {"min_size": rank, "max_size": rank}
-    shape = (1, 2, *data.draw(st.lists(st.integers(1, 9), **many)))
-    window = data.draw(st.lists(st.integers(1, 5), **many))
-    stride = data.draw(st.lists(st.integers(1, 5), **many))
+    shape = (1, 2, *data.draw(st.lists(st.integers(1, 9), min_size=rank, max_size=rank)))
+    window = data.draw(st.lists(st.integers(1, 5), min_size=rank, max_size=rank))
+    stride = data.draw(st.lists(st.integers(1, 5), min_size=rank, max_size=rank))
     padding = [data.draw(st.integers(0, k // 2)) for k in window]
     ceil, include = data.draw(st.booleans()), data.draw(st.booleans())
     fits = all(
