@@ -330,16 +330,18 @@ def targets(as_json: Json = False) -> None:
     with _errors(as_json):
         from .driver import BACKENDS
 
-        rows = [
-            {"target": name, "compiles": True, "runs": True, "with": f"NumPy {np.__version__}"}
-            for name in BACKENDS
-        ]
+        rows: list[dict[str, object]] = []
+        for name, backend in BACKENDS.items():
+            here = backend("").availability()
+            rows.append({"target": name, "compiles": here.compiles, "runs": here.runs,
+                         "with": here.note})  # fmt: skip
         if as_json:
             _print_json({"targets": rows, "machine": platform.machine()})
             return
         table = Table("target", "compiles here", "runs here", "with")
         for row in rows:
-            table.add_row(str(row["target"]), "yes", "yes", str(row["with"]))
+            table.add_row(str(row["target"]), "yes" if row["compiles"] else "no",
+                          "yes" if row["runs"] else "no", str(row["with"]))  # fmt: skip
         _out.print(table)
 
 

@@ -32,8 +32,8 @@ from .ir.kernel.memory import Buffer, Space
 __all__ = ["BACKENDS", "Compiled", "Function", "compile_functions", "compile_graph",
            "compile_model"]  # fmt: skip
 
-#: target name -> backend
-BACKENDS: dict[str, Backend] = {"numpy": NumpyBackend()}
+#: target name -> the backend for an option, the text after the colon of ``name:option``
+BACKENDS: dict[str, Callable[[str], Backend]] = {"numpy": NumpyBackend.of}
 
 #: called with (function, stage, graph) after every pass
 Observer = Callable[[str, str, Graph], None]
@@ -67,16 +67,17 @@ class Compiled:
     functions: Mapping[str, Function]
     leaves: tuple[Leaf, ...]
     memory_bytes: int
-    #: file name -> text
-    sources: Mapping[str, str]
+    #: file name -> text, or bytes of a binary file
+    sources: Mapping[str, str | bytes]
     #: stage -> seconds, summed over the functions
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def backend(target: str) -> Backend:
-    """The backend of a target. Raises UnsupportedError with the targets there are."""
+    """The backend of ``name`` or ``name:option``. Raises UnsupportedError with what there is."""
+    name, _, option = target.partition(":")
     try:
-        return BACKENDS[target]
+        return BACKENDS[name](option)
     except KeyError:
         raise UnsupportedError(
             "unknown target", got=target, expected=", ".join(sorted(BACKENDS))
@@ -177,7 +178,7 @@ def compile_graph(
 
 def compile_functions(
     title: str, graphs: Mapping[str, Graph], target: str = "numpy"
-) -> tuple[dict[str, Function], Mapping[str, str]]:
+) -> tuple[dict[str, Function], Mapping[str, str | bytes]]:
     """Finished graphs by function name as functions of one program, and its source text.
 
     "Finished" means after the target's pipeline. The functions share parameters and states
@@ -222,7 +223,7 @@ def _lower(
     seconds: dict[str, float],
 ) -> Function:
     started = time.perf_counter()
-    layouts = choose_layouts(graph, orders)
+    layouts = choose_layouts(graph, orders, chosen.capabilities.layout)
     started = _count(seconds, "layouts", started)
     fusion = fuse(graph, layouts, chosen.capabilities)
     started = _count(seconds, "fuse", started)

@@ -11,7 +11,16 @@ from ..ir.kernel.capabilities import Capabilities
 from ..ir.kernel.kernel import KernelProgram
 from ..ir.kernel.memory import Buffer
 
-__all__ = ["Backend", "Leaf", "PlannedFunction"]
+__all__ = ["Availability", "Backend", "Leaf", "PlannedFunction"]
+
+
+@dataclass(frozen=True)
+class Availability:
+    """What a target can do on this machine, and with what: a line of ``brickc targets``."""
+
+    compiles: bool
+    runs: bool
+    note: str
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,10 @@ class Backend(Protocol):
         functions: Sequence[PlannedFunction],
         leaves: Sequence[Leaf],
         memory_bytes: int,
-    ) -> Mapping[str, str]:
-        """Source files by name; ``model.py`` is the one that is run."""
+    ) -> Mapping[str, str | bytes]:
+        """Files by name, text or binary; ``model.py`` is the one that is run."""
+        ...
+
+    def availability(self) -> Availability:
+        """What works here. Must be quick: nothing is compiled."""
         ...

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from ..ir.brick import Leaf, Parameter, State, View
 from ..ir.bricks.contract import Contract
+from ..ir.bricks.convolution import Convolution, ConvolutionInputGrad, ConvolutionWeightGrad
 from ..ir.bricks.elementwise import Elementwise
 from ..ir.bricks.placement import Copy, Prefer
 from ..ir.bricks.reduce import ArgMax, ArgMin, ReduceMax, ReduceMin, ReduceSum
@@ -87,19 +88,22 @@ def stride_order(shape: Sequence[Size], strides: Sequence[Size]) -> Order:
     )
 
 
-def choose_layouts(graph: Graph, fixed: Mapping[str, Order] | None = None) -> Layouts:
-    """Places for all values of a graph whose convolutions are legalised.
+def choose_layouts(
+    graph: Graph, fixed: Mapping[str, Order] | None = None, policy: str = "batch innermost"
+) -> Layouts:
+    """Places for all values of a graph.
 
     ``fixed`` gives orders of parameters and states by name, decided by another function
-    that shares them.
+    that shares them. ``policy`` is the target's, see ``Capabilities.layout``.
     """
-    return _Chooser(graph, fixed or {}).run()
+    return _Chooser(graph, fixed or {}, policy).run()
 
 
 class _Chooser:
-    def __init__(self, graph: Graph, fixed: Mapping[str, Order]) -> None:
+    def __init__(self, graph: Graph, fixed: Mapping[str, Order], policy: str) -> None:
         self.graph = graph
         self.fixed = fixed
+        self.row_major = policy == "row major"
         self.nodes = graph.nodes()
         self.wants: dict[int, Order] = {}
         self.placed: dict[int, Placed] = {}
@@ -109,7 +113,8 @@ class _Chooser:
 
     def run(self) -> Layouts:
         self._find_families()
-        self._collect_wants()
+        if not self.row_major:
+            self._collect_wants()
         waiting: list[Node] = []
         for node in self.nodes:
             if isinstance(node.brick, Parameter | State):
@@ -159,7 +164,8 @@ class _Chooser:
             self._place_root(leaf, self.fixed[leaf.brick.name])
             return
         if isinstance(leaf.brick, Parameter) and leaf.id not in self.parameter_order:
-            order = self._contraction_order(leaf) or _row_major(leaf)
+            order = None if self.row_major else self._contraction_order(leaf)
+            order = order or _row_major(leaf)
             self.parameter_order[leaf.id] = order
         head = self.family.get(leaf.id)
         if isinstance(leaf.brick, State) and head is not None:
@@ -203,6 +209,11 @@ class _Chooser:
                     self._wish(node.operands[0], brick.order)
                 case Contract():
                     self._wish_of_contract(node, brick)
+                case Convolution() | ConvolutionInputGrad():
+                    self._wish(node.operands[0], _batch_innermost(node.type.rank))
+                case ConvolutionWeightGrad():
+                    for operand in node.operands:
+                        self._wish(operand, _batch_innermost(node.type.rank))
                 case _ if want is None:
                     pass
                 case Unfold():
@@ -265,6 +276,8 @@ class _Chooser:
         brick = node.brick
         if isinstance(brick, Copy) and brick.order is not None:
             return brick.order
+        if self.row_major:
+            return _row_major(node)
         inherited = self._family_order(node)
         if inherited is not None:
             return inherited
@@ -277,6 +290,8 @@ class _Chooser:
         want = self.wants.get(node.id)
         if isinstance(brick, _REDUCTIONS):
             return want or self._reduced_order(node)
+        if isinstance(brick, Convolution | ConvolutionInputGrad):
+            return _batch_innermost(node.type.rank)
         if want is not None:
             return want
         if isinstance(brick, Leaf):
@@ -336,6 +351,10 @@ class _Chooser:
         while isinstance(node.brick, View | Copy):
             node = self.graph.node(node.operands[0])
         return node
+
+
+def _batch_innermost(rank: int) -> Order:
+    return (*range(1, rank), 0)
 
 
 def _row_major(node: Node) -> Order:

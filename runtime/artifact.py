@@ -87,14 +87,16 @@ def new_folder(target: Path) -> Iterator[Path]:
 def write(
     folder: Path,
     *,
-    sources: Mapping[str, str],
+    sources: Mapping[str, str | bytes],
     texts: Mapping[str, str],
     weights: Mapping[str, Array],
     golden: Golden,
     description: Mapping[str, Any],
 ) -> None:
     """Write an artifact. ``description`` becomes the manifest, with the files' hashes added."""
-    data: dict[str, bytes] = {n: t.encode() for n, t in {**sources, **texts}.items()}
+    data: dict[str, bytes] = {
+        n: t.encode() if isinstance(t, str) else t for n, t in {**sources, **texts}.items()
+    }
     data["weights.safetensors"] = dump(weights)
     flat: dict[str, Array] = {}
     for kind, part in (("inputs", golden.inputs), ("outputs", golden.outputs)):

@@ -56,14 +56,15 @@ class Executable:
         self._program = program
 
     @classmethod
-    def from_sources(cls, sources: Mapping[str, str], seed: int = 0) -> Self:
+    def from_sources(cls, sources: Mapping[str, str | bytes], seed: int = 0) -> Self:
         """Write generated sources to a temporary folder and import them from there.
 
         The folder lives as long as the executable, so that tracebacks show their lines.
         """
         folder = tempfile.TemporaryDirectory(prefix="brickc-")
-        for name, text in sources.items():
-            (Path(folder.name) / name).write_text(text, encoding="utf-8")
+        for name, data in sources.items():
+            encoded = data.encode() if isinstance(data, str) else data
+            (Path(folder.name) / name).write_bytes(encoded)
         try:
             module = import_source(Path(folder.name) / "model.py")
             executable = cls(module, module.Program(seed))

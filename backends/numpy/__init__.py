@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from ...errors import UnsupportedError
 from ...ir.kernel.capabilities import Capabilities
 from ...ir.kernel.kernel import KernelProgram
 from ...ir.kernel.memory import Buffer
-from ..base import Leaf, PlannedFunction
+from ..base import Availability, Leaf, PlannedFunction
 from .array_program import ArrayKernel
 from .printer import print_function, print_module
 from .strategies import carry_out
@@ -33,6 +36,16 @@ class NumpyBackend:
 
     name = "numpy"
     capabilities = CAPABILITIES
+
+    @staticmethod
+    def of(option: str) -> NumpyBackend:
+        """The backend of ``numpy``; there are no options. Raises UnsupportedError."""
+        if option:
+            raise UnsupportedError("target numpy has no options", got=f"numpy:{option}")
+        return NumpyBackend()
+
+    def availability(self) -> Availability:
+        return Availability(True, True, f"NumPy {np.__version__}")
 
     def select(
         self, program: KernelProgram

@@ -13,12 +13,15 @@ class Capabilities:
 
     ``epilogue`` and ``prologue`` name the anchor kinds that may be followed or preceded by
     a scalar program in the same kernel. ``convolution`` says whether convolution anchors
-    are carried out as such ("direct") or legalised to contractions ("contract").
+    are carried out as such ("direct") or legalised to contractions ("contract"). ``layout``
+    is the policy of orders of axes: "batch innermost" (a vector holds the same element of
+    neighbouring examples) or "row major" (everything as its type says).
     """
 
     name: str
     epilogue: frozenset[str] = field(default_factory=frozenset)
     prologue: frozenset[str] = field(default_factory=frozenset)
     convolution: str = "direct"
+    layout: str = "batch innermost"
     #: most bytes of all parameters in one horizontally fused update; 0 turns it off
     bundle_bytes: int = 0

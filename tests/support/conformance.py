@@ -14,7 +14,7 @@ from brickc.compiler.optimize.expand import expand
 from brickc.compiler.optimize.simplify import simplify
 from brickc.compiler.optimize.specialise import specialise
 from brickc.compiler.pipelines import target_pipeline
-from brickc.driver import BACKENDS, Function, compile_functions
+from brickc.driver import Function, backend, compile_functions
 from brickc.ir.dtypes import DType
 from brickc.ir.graph import Graph
 from brickc.ir.interpret import Results, interpret
@@ -49,7 +49,7 @@ class Run:
 def build(graph: Graph, *, target: str = "numpy", training: bool = False) -> Run:
     """The graph after the passes that every function goes through, updates kept, compiled."""
     graph = simplify(expand(specialise_keeping(graph, training), only_without_vjp=False))
-    graph = target_pipeline(BACKENDS[target].capabilities).run(graph)
+    graph = target_pipeline(backend(target).capabilities).run(graph)
     functions, sources = compile_functions("conformance", {"run": graph}, target)
     return Run(functions["run"], Executable.from_sources(sources))
 
