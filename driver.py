@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .backends.base import Backend, Leaf, PlannedFunction
+from .backends.c import CBackend
 from .backends.numpy import NumpyBackend
 from .compiler.bundle_updates import bundle_updates
 from .compiler.fuse import Fusion, Group, fuse
@@ -33,7 +34,10 @@ __all__ = ["BACKENDS", "Compiled", "Function", "compile_functions", "compile_gra
            "compile_model"]  # fmt: skip
 
 #: target name -> the backend for an option, the text after the colon of ``name:option``
-BACKENDS: dict[str, Callable[[str], Backend]] = {"numpy": NumpyBackend.of}
+BACKENDS: dict[str, Callable[[str], Backend]] = {
+    "c": CBackend.of,
+    "numpy": NumpyBackend.of,
+}
 
 #: called with (function, stage, graph) after every pass
 Observer = Callable[[str, str, Graph], None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 __all__ = [
     "ArtifactError",
     "BrickcError",
+    "BuildError",
     "DataError",
     "DtypeError",
     "ImportModelError",
@@ -76,6 +77,10 @@ class BrickcError(Exception):
             "expected": self.expected,
             "hint": self.hint or None,
         }
+
+
+class BuildError(BrickcError):
+    """The tool that builds generated code is missing, or refuses it."""
 
 
 class UsageError(BrickcError):

@@ -11,8 +11,10 @@ from ...ir.kernel.capabilities import Capabilities
 from ...ir.kernel.kernel import KernelProgram
 from ...ir.kernel.memory import Buffer
 from ..base import Availability, Leaf, PlannedFunction
+from ..module import print_module
+from . import prelude
 from .array_program import ArrayKernel
-from .printer import print_function, print_module
+from .printer import print_function
 from .strategies import carry_out
 
 __all__ = ["FORMAT", "NumpyBackend"]
@@ -66,4 +68,7 @@ class NumpyBackend:
         for f in functions:
             kernels = [k for k in f.kernels if isinstance(k, ArrayKernel)]
             texts.append(print_function(f.name, f.program, kernels, f.offsets, memory, f.peak))
-        return {"model.py": print_module(title, texts, leaves, memory_bytes, FORMAT)}
+        used = {"blocks"}.union(*(t.helpers for t in texts))
+        helpers = [getattr(prelude, name) for name in sorted(used)]
+        module = print_module(title, texts, leaves, memory_bytes, FORMAT, helpers=helpers)
+        return {"model.py": module}

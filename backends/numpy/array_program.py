@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...ir.dims import Size
-from ...ir.dtypes import DType
 from ...ir.kernel.kernel import Kernel
 from ...ir.kernel.memory import Buffer
 
@@ -107,8 +106,3 @@ class ArrayKernel:
     statements: tuple[Statement, ...]
     #: functions of the module's prelude that the statements call
     helpers: frozenset[str] = frozenset()
-
-
-def dtype_name(dtype: DType) -> str:
-    """NumPy's name of a dtype."""
-    return str(dtype.numpy)

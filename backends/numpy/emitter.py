@@ -10,6 +10,7 @@ from ...ir.dims import Size, product
 from ...ir.dtypes import DType
 from ...ir.kernel.kernel import Kernel
 from ...ir.kernel.memory import Access, Buffer, Space, contiguous_strides
+from ..module import dtype_name
 from .array_program import (
     Arg,
     ArrayKernel,
@@ -22,7 +23,6 @@ from .array_program import (
     ScalarDef,
     Statement,
     View,
-    dtype_name,
 )
 
 __all__ = ["Emitter"]

@@ -11,10 +11,10 @@ from ...ir.dtypes import DType
 from ...ir.kernel.kernel import Region
 from ...ir.kernel.memory import Access
 from ...ir.kernel.scalar import Instr
+from ...ir.kernel.spaces import Groups, coalesce, order_of, project, sizes_of
 from .array_program import Arg, Num, Ref
 from .emitter import Emitter
 from .legalise import legalise
-from .spaces import Groups, coalesce, order_of, project, sizes_of
 
 __all__ = ["BLOCK_BYTES", "block_rows", "emit_map", "emit_region", "region_groups"]
 

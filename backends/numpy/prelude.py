@@ -7,15 +7,6 @@ from typing import Any
 import numpy as np
 
 
-def view(
-    memory: Any, dtype: str, offset: int, shape: Any, strides: Any = None
-) -> np.ndarray[Any, Any]:
-    """Elements of ``memory`` from byte ``offset`` on; strides count elements, C order if None."""
-    size = np.dtype(dtype).itemsize
-    steps = None if strides is None else tuple(s * size for s in strides)
-    return np.ndarray(shape, dtype, memory, offset, steps)
-
-
 def blocks(rows: int, arrays: Any, temps: Any = ()) -> list[tuple[Any, ...]]:
     """The arrays cut into blocks of ``rows`` rows; of each temp as many rows as a block has."""
     count = len(arrays[0])

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import builtins
-import inspect
-import keyword
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from ...errors import InternalError
-from ...ir.dims import Dim, DimExpr, Size, maximum
+from ...ir.dims import Size
 from ...ir.kernel.kernel import KernelProgram
 from ...ir.kernel.memory import Access, Buffer, Space, contiguous_strides
-from ..base import Leaf
-from . import host, prelude
+from ..module import (
+    RESERVED,
+    FunctionText,
+    comment,
+    dim_names,
+    dtype_name,
+    function_entry,
+    print_size,
+)
 from .array_program import (
     Arg,
     ArrayKernel,
@@ -28,25 +30,9 @@ from .array_program import (
     ScalarDef,
     Statement,
     View,
-    dtype_name,
 )
 
-__all__ = ["FunctionText", "print_function", "print_module"]
-
-_MARKER = "# --- from here on: part of every generated module"
-
-#: words that a dim may not be called in generated code
-_RESERVED = frozenset(dir(builtins)) | {"np", "view", "blocks", "arena", "memory", "run"}
-
-
-@dataclass(frozen=True)
-class FunctionText:
-    """Source of one bind function, its table entry, and what it needs."""
-
-    source: str
-    entry: str
-    literals: Mapping[str, Buffer]
-    helpers: frozenset[str]
+__all__ = ["print_function"]
 
 
 class _Names:
@@ -63,27 +49,6 @@ class _Names:
             number += 1
         self.taken.add(name)
         return name
-
-
-def dim_names(dims: Mapping[str, Dim]) -> dict[str, str]:
-    """Identifiers for dims; a dim called ``lambda`` becomes ``lambda_``."""
-    return {n: f"{n}_" if keyword.iskeyword(n) or n in _RESERVED else n for n in dims}
-
-
-def print_size(size: Size, dims: Mapping[str, str]) -> str:
-    """A size as a Python expression."""
-    if isinstance(size, int):
-        return str(size)
-    if isinstance(size, Dim):
-        return dims[size.name]
-    assert isinstance(size, DimExpr)
-    parts = []
-    for monomial, coefficient in size.terms:
-        factors = [dims[n] for n in monomial]
-        if coefficient != 1 or not factors:
-            factors.insert(0, str(coefficient))
-        parts.append(" * ".join(factors))
-    return " + ".join(parts)
 
 
 def _number(number: Num) -> str:
@@ -113,7 +78,7 @@ class _FunctionPrinter:
         self.memory = memory
         self.peak = peak
         self.dims = dim_names(program.dims)
-        self.names = _Names(_RESERVED | frozenset(self.dims.values()))
+        self.names = _Names(RESERVED | frozenset(self.dims.values()))
         self.literals: dict[str, Buffer] = {}
         self.bind: list[str] = []
         self.run: list[str] = []
@@ -235,9 +200,12 @@ class _FunctionPrinter:
 
     def print(self, name: str) -> FunctionText:
         helpers: set[str] = set()
-        inputs, outputs = [], []
+        inputs, outputs, given = [], [], []
         for key, access in self.program.inputs.items():
-            inputs.append(f"{key!r}: {self._logical(access, key)}")
+            staged = self._logical(access, key)
+            inputs.append(f"{key!r}: {staged}")
+            given.append(self.names.unique("given"))
+            self.run.append(f"        np.copyto({staged}, {given[-1]})")
         for number, kernel in enumerate(self.kernels):
             self._kernel(number, kernel)
             helpers |= kernel.helpers
@@ -252,12 +220,17 @@ class _FunctionPrinter:
             f'    """{name}: {len(self.kernels)} kernels. Returns (run, inputs, outputs)."""',
             *self.bind,
             "",
-            "    def run():",
+            f"    def run({', '.join(given)}):",
             *body,
             "",
             f"    return run, {{{', '.join(inputs)}}}, {{{', '.join(outputs)}}}",
         ]
-        return FunctionText("\n".join(lines), self._entry(name), self.literals, frozenset(helpers))
+        return FunctionText(
+            "\n".join(lines),
+            function_entry(name, self.program, self.peak),
+            self.literals,
+            frozenset(helpers),
+        )
 
     def _logical(self, access: Access, hint: str) -> str:
         """The value as the caller knows it, axes in logical order."""
@@ -279,49 +252,9 @@ class _FunctionPrinter:
         local = self._bindings(kernel.bindings)
         self.run.append("")
         self.run.append(f"        # {number}: {k.name} ({kernel.strategy})")
-        self.run += [f"        #   {_comment(n)}" for n in k.notes]
+        self.run += [f"        #   {comment(n)}" for n in k.notes]
         for s in kernel.statements:
             self._statement(s, local, "        ")
-
-    def _entry(self, name: str) -> str:
-        dims = {n: (d.lo, d.hi) for n, d in self.program.dims.items()}
-        renamed = {self.dims[n]: r for n, r in dims.items()}
-        inputs = {
-            key: {
-                "dtype": dtype_name(a.dtype),
-                "shape": tuple(self._shape(s) for s in a.shape),
-                "limit": self.program.limits.get(key, 0),
-            }
-            for key, a in self.program.inputs.items()
-        }
-        outputs = {
-            key: {"dtype": dtype_name(a.dtype), "shape": tuple(self._shape(s) for s in a.shape)}
-            for key, a in self.program.outputs.items()
-        }
-        arguments = ", ".join(self.dims.values())
-        head = f"lambda {arguments}:" if arguments else "lambda:"
-        return (
-            f"    {name!r}: {{\n"
-            f"        'bind': bind_{name},\n"
-            f"        'arena': {head} {self.size(self.peak)},\n"
-            f"        'dims': {renamed!r},\n"
-            f"        'inputs': {inputs!r},\n"
-            f"        'outputs': {outputs!r},\n"
-            f"    }},"
-        )
-
-    def _shape(self, size: Size) -> int | str | tuple[tuple[int, tuple[str, ...]], ...]:
-        if isinstance(size, int):
-            return size
-        if isinstance(size, Dim):
-            return self.dims[size.name]
-        return tuple((c, tuple(self.dims[d] for d in m)) for m, c in size.terms)
-
-
-def _comment(text: str) -> str:
-    """Any text as one comment line: no control characters, bounded."""
-    safe = "".join(c if c.isprintable() else "?" for c in text)
-    return safe if len(safe) <= 240 else safe[:237] + "..."
 
 
 def print_function(
@@ -334,74 +267,3 @@ def print_function(
 ) -> FunctionText:
     """The source of one function. ``memory`` maps labels of leaves to byte offsets."""
     return _FunctionPrinter(program, kernels, offsets, memory, peak).print(name)
-
-
-def print_module(
-    title: str,
-    functions: Sequence[FunctionText],
-    leaves: Sequence[Leaf],
-    memory_bytes: int,
-    format: int,
-) -> str:
-    """The whole of ``model.py``."""
-    literals: dict[str, Buffer] = {}
-    helpers: set[str] = {"view", "blocks"}
-    for f in functions:
-        for name, buffer in f.literals.items():
-            if literals.setdefault(name, buffer).data != buffer.data:
-                raise InternalError(f"two literals are called {name}")
-        helpers |= f.helpers
-    parts = [
-        f'"""{_comment(title)}\n\nGenerated by brickc; runs on NumPy alone. Text form of every'
-        ' stage in ir/.\n\n    import model; p = model.load(); p.functions\n"""',
-        "from __future__ import annotations\n\nimport base64\n" + _host_imports(),
-        *(_source(getattr(prelude, h)) for h in sorted(helpers)),
-        *(_literal(n.upper(), b) for n, b in sorted(literals.items())),
-        *(f.source for f in functions),
-        f"FORMAT = {format}",
-        "FUNCTIONS = {\n" + "\n".join(f.entry for f in functions) + "\n}",
-        "LEAVES = {\n" + "\n".join(_leaf(leaf) for leaf in leaves) + "\n}",
-        f"MEMORY_BYTES = {memory_bytes}",
-        _host_body(),
-        'if __name__ == "__main__":\n    print(describe())',
-    ]
-    return "\n\n\n".join(p.strip("\n") for p in parts) + "\n"
-
-
-def _source(function: Callable[..., object]) -> str:
-    return inspect.getsource(function)
-
-
-def _host_text() -> str:
-    text = inspect.getsource(host)
-    return text[text.index(_MARKER) :].split("\n", 1)[1]
-
-
-def _host_imports() -> str:
-    head, _, _ = _host_text().partition("\n\n\n")
-    return head.strip()
-
-
-def _host_body() -> str:
-    _, _, body = _host_text().partition("\n\n\n")
-    return body
-
-
-def _literal(name: str, buffer: Buffer) -> str:
-    text = base64.b64encode(buffer.data).decode()
-    return f'{name} = np.frombuffer(base64.b64decode("{text}"), np.uint8)'
-
-
-def _leaf(leaf: Leaf) -> str:
-    b = leaf.buffer
-    shape = tuple(maximum(s) for s in b.shape)
-    strides = tuple(maximum(s) for s in b.strides)
-    entry = {
-        "role": leaf.role,
-        "dtype": dtype_name(b.dtype),
-        "shape": shape,
-        "strides": strides,
-        "offset": leaf.offset,
-        "init": leaf.init,
-    }
-    return f"    {leaf.name!r}: {entry!r},"

@@ -10,9 +10,9 @@ from ....ir.dtypes import DType
 from ....ir.kernel.kernel import Region
 from ....ir.kernel.memory import Access
 from ....ir.kernel.scalar import ScalarProgram
+from ....ir.kernel.spaces import Groups, coalesce, order_of, sizes_of
 from ..emitter import Emitter
 from ..maps import block_rows, emit_region, region_groups
-from ..spaces import Groups, coalesce, order_of, sizes_of
 
 __all__ = ["anchor_target", "epilogue", "leader", "value_dtype"]
 

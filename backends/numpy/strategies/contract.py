@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from ....ir.dims import Size, hint, product
 from ....ir.kernel import anchors
 from ....ir.kernel.memory import Access
+from ....ir.kernel.spaces import project
 from ..array_program import Ref
 from ..emitter import Emitter
 from ..maps import block_rows, emit_region
-from ..spaces import project
 from .common import anchor_target, epilogue, leader, value_dtype
 
 __all__ = ["contract"]

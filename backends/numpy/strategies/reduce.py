@@ -8,10 +8,10 @@ from ....ir.dims import Size, hint
 from ....ir.dtypes import DType
 from ....ir.kernel import anchors
 from ....ir.kernel.memory import Access
+from ....ir.kernel.spaces import Groups, coalesce, order_of, sizes_of
 from ..array_program import Ref
 from ..emitter import Emitter
 from ..maps import block_rows, emit_region
-from ..spaces import Groups, coalesce, order_of, sizes_of
 from .common import anchor_target, epilogue, strides_in
 
 __all__ = ["arg_reduce", "reduce"]

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from ....ir.dims import Size
 from ....ir.kernel.memory import Access
+from ....ir.kernel.spaces import coalesce, order_of, sizes_of
 from ..array_program import Ref
 from ..emitter import Emitter
-from ..spaces import coalesce, order_of, sizes_of
 
 __all__ = ["Shifted", "cut", "emit_adjoint", "pair"]
 

@@ -10,10 +10,10 @@ from ....ir.dims import Size, hint, product
 from ....ir.dtypes import DType
 from ....ir.kernel import anchors
 from ....ir.kernel.memory import Access
+from ....ir.kernel.spaces import coalesce, order_of, sizes_of
 from ..array_program import Num, Ref
 from ..emitter import Emitter
 from ..maps import BLOCK_BYTES, WHOLE_BYTES
-from ..spaces import coalesce, order_of, sizes_of
 from .common import anchor_target, epilogue
 from .shifted import Shifted, cut, emit_adjoint, pair
 

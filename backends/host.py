@@ -8,8 +8,6 @@ printer writes above it: FORMAT, FUNCTIONS, LEAVES, MEMORY_BYTES.
 # ruff: noqa: E402
 from __future__ import annotations
 
-from .prelude import view
-
 FORMAT: int = 1
 FUNCTIONS: dict[str, dict[str, Any]] = {}
 LEAVES: dict[str, dict[str, Any]] = {}
@@ -28,6 +26,15 @@ from typing import Any
 import numpy as np
 
 Arrays = dict[str, Any]
+
+
+def view(
+    memory: Any, dtype: str, offset: int, shape: Any, strides: Any = None
+) -> np.ndarray[Any, Any]:
+    """Elements of ``memory`` from byte ``offset`` on; strides count elements, C order if None."""
+    size = np.dtype(dtype).itemsize
+    steps = None if strides is None else tuple(s * size for s in strides)
+    return np.ndarray(shape, dtype, memory, offset, steps)
 
 
 class ModelError(Exception):
@@ -92,6 +99,7 @@ class Program:
         if bound is None:
             bound = self._bind(function, inputs)
         run, staged, outputs = bound
+        values = []
         for name, target, limit in staged:
             try:
                 value = inputs[name]
@@ -107,10 +115,10 @@ class Program:
                     got=f"{value.min()}..{value.max()}",
                     expected=f"0..{limit - 1}",
                 )
-            np.copyto(target, value)
+            values.append(value)
         # what overflows shows in the results; the loss is checked for it
         with np.errstate(all="ignore"):
-            run()
+            run(*values)
         return {name: value.copy() for name, value in outputs}
 
     def _unfit(self, function: str, inputs: Arrays) -> ModelError:

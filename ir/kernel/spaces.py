@@ -1,12 +1,12 @@
-"""Index spaces as NumPy sees them: axes merged where every array's strides allow it."""
+"""Index spaces as arrays see them: axes merged where every array's strides allow it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
 
-from ...ir.dims import Size, hint, product
-from ...ir.kernel.memory import Access
+from ..dims import Size, hint, product
+from .memory import Access
 
 __all__ = ["Groups", "coalesce", "order_of", "project", "sizes_of"]
 

@@ -1,0 +1,121 @@
+"""Maps: a scalar program at every point of an index space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...ir.dims import Size
+from ...ir.kernel.kernel import Region
+from ...ir.kernel.loops import For, IndexOp, Let, Parallel, Transpose
+from ...ir.kernel.memory import Access
+from ...ir.kernel.spaces import Groups, coalesce, order_of, sizes_of
+from .emitter import Block, Emitter, index_of, leader, round_up
+
+__all__ = ["map_region", "positions"]
+
+
+def positions(groups: Groups, at: Sequence[Size], rank: int) -> list[Size]:
+    """A position for each axis: a group's index stands on its innermost axis.
+
+    The other axes of a group stay at 0: over a group every access steps evenly.
+    """
+    found: list[Size] = [0] * rank
+    for group, index in zip(groups, at, strict=True):
+        found[group[-1]] = index
+    return found
+
+
+def map_region(em: Emitter, region: Region) -> None:
+    """One phase that walks the region as its result lies in memory."""
+    accesses = [*region.loads, *(a for _, a in region.stores)]
+    order = order_of(leader(region))
+    # the batch stays an axis of its own: threads have their own examples
+    apart = frozenset(a for a in order[-1:] if not isinstance(region.shape[a], int))
+    groups = coalesce(region.shape, order, [a.strides for a in accesses], apart)
+    rank = len(region.shape)
+    if not groups:
+        body, _ = em.region(region, [0] * rank, None)
+        em.phase(Parallel(em.var("c").name, 1, tuple(body)))
+        return
+    if _is_transpose(region, groups):
+        _transpose(em, region, groups)
+        return
+    axis = groups[-1][-1]
+    steps = sum(i.op not in ("const", "size", "cast") for i in region.program.instrs)
+
+    def body_of(at: list[Size], part: Size | None) -> Block:
+        return em.region(region, positions(groups, at, rank), axis, part)[0]
+
+    em.phase(em.spread(sizes_of(region.shape, groups), body_of, work=max(1, steps // 4)))
+
+
+def _unit(access: Access, groups: Groups) -> int | None:
+    """Number of the group along which the access is contiguous."""
+    for k, group in enumerate(groups):
+        if access.strides[group[-1]] == 1:
+            return k
+    return None
+
+
+def _is_transpose(region: Region, groups: Groups) -> bool:
+    """True for a copy between two orders of axes, each contiguous along another one."""
+    if not region.program.is_identity or len(region.loads) != 1 or len(region.stores) != 1:
+        return False
+    source, target = region.loads[0], region.stores[0][1]
+    a, b = _unit(source, groups), _unit(target, groups)
+    return a is not None and b is not None and a != b and source.dtype is target.dtype
+
+
+def _transpose(em: Emitter, region: Region, groups: Groups) -> None:
+    """Squares of vectors; what is left at the edges element by element."""
+    source, target = region.loads[0], region.stores[0][1]
+    a, b = _unit(source, groups), _unit(target, groups)
+    assert a is not None
+    assert b is not None
+    rank = len(region.shape)
+    sizes = sizes_of(region.shape, groups)
+    rest = [k for k in range(len(groups)) if k not in (a, b)]
+
+    def at_axes(at: dict[int, Size]) -> list[Size]:
+        return positions(groups, [at[k] for k in range(len(groups))], rank)
+
+    width = em.lanes
+
+    def square(at: dict[int, Size], i: Size, j: Size) -> Block:
+        """Lanes i.. of the source's axis, j.. of the target's."""
+        place = at_axes({**at, a: i, b: j})
+        return [
+            Transpose(source.dtype, source.buffer, index_of(source, place),
+                      source.strides[groups[b][-1]], target.buffer, index_of(target, place),
+                      target.strides[groups[a][-1]])
+        ]  # fmt: skip
+
+    def edge(at: dict[int, Size], i: Size, j: Size, part: Size | None) -> Block:
+        return em.region(region, at_axes({**at, a: i, b: j}), groups[b][-1], part)[0]
+
+    def strip(at: dict[int, Size], start: Size) -> Block:
+        """All of the target's axis for the source's lanes [start, start + width)."""
+        stop = em.var("stop")
+        whole, end = em.var("whole"), em.var("whole")
+        i, j = em.var("i"), em.var("j")
+        return [
+            Let(stop.name, IndexOp("min", sizes[a], start + width)),
+            Let(whole.name, IndexOp("sub", sizes[b], IndexOp("mod", sizes[b], width))),
+            # squares only where all lanes of the source exist
+            Let(end.name, IndexOp("mul", whole,
+                                  IndexOp("div", IndexOp("sub", stop, start), width))),
+            For(j.name, 0, end, tuple(square(at, start, j)), width),
+            For(i.name, start, stop, (
+                *em.vectors(end, sizes[b], lambda n, part: edge(at, i, n, part)),
+            )),
+        ]  # fmt: skip
+
+    def nest(at: dict[int, Size], left: Sequence[int], start: Size) -> Block:
+        if not left:
+            return strip(at, start)
+        i = em.var("i")
+        return [For(i.name, 0, sizes[left[0]], tuple(nest({**at, left[0]: i}, left[1:], start)))]
+
+    chunk = em.var("c")
+    body = nest({}, rest, chunk * width)
+    em.phase(Parallel(chunk.name, round_up(sizes[a], width), tuple(body)))

@@ -1,0 +1,272 @@
+"""Contractions as register tiles: vectors of one operand against repeated elements of the other.
+
+The lanes lie along the letter in which the result is contiguous. Where the operand that has
+this letter is not contiguous along it, it is copied first. The sum goes in blocks, so that
+the vectors of a block stay in the first cache for all rows of a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ....ir.dims import Size, hint, product
+from ....ir.kernel import anchors
+from ....ir.kernel.kernel import Region
+from ....ir.kernel.loops import For, IndexOp, Let, Load, Parallel
+from ....ir.kernel.memory import Access, contiguous_strides
+from ....ir.kernel.scalar import ScalarBuilder
+from ..emitter import Block, Emitter, leader, round_up
+from ..maps import map_region
+from .tile import Column, Partial, Tile, columns, row_count, steps
+
+__all__ = ["contract"]
+
+#: bytes of vectors that a block of the sum may keep in the first cache
+BLOCK_BYTES = 24 * 1024
+
+#: tiles of rows in a chunk of work
+ROW_TILES = 4
+
+
+@dataclass(frozen=True)
+class _Operand:
+    access: Access
+    letters: str
+
+    def stride(self, letter: str) -> Size:
+        return self.access.strides[self.letters.index(letter)] if letter in self.letters else 0
+
+    def size(self, letter: str) -> Size:
+        return self.access.shape[self.letters.index(letter)]
+
+
+def contract(em: Emitter) -> None:
+    """Strategy for Contract."""
+    anchor = em.kernel.anchor
+    assert isinstance(anchor, anchors.Contract)
+    left = _Operand(em.kernel.operands[0], anchor.a)
+    right = _Operand(em.kernel.operands[1], anchor.b)
+    after = em.kernel.after
+    sizes = {c: left.size(c) for c in left.letters} | {c: right.size(c) for c in right.letters}
+    lane = _lane(anchor.result, after, sizes, left, right)
+    b, a = (left, right) if lane in left.letters and lane not in right.letters else (right, left)
+    free = [c for c in anchor.result if c in a.letters and c not in b.letters and c != lane]
+    row = max(free, key=lambda c: hint(sizes[c])) if free else ""
+    if lane and b.stride(lane) != 1 and row and hint(sizes[row]) >= 4:
+        b = _packed(em, b, lane)
+    contracted = [c for c in a.letters if c in b.letters and c not in anchor.result]
+    # the innermost loop of the sum goes where the repeated elements are contiguous
+    contracted.sort(key=lambda c: -abs(hint(a.stride(c))))
+    outer = [c for c in anchor.result if c not in (lane, row)]
+    _tiles(em, a, b, sizes, lane, row, contracted, outer)
+
+
+def _lane(
+    result: str, after: Region, sizes: dict[str, Size], left: _Operand, right: _Operand
+) -> str:
+    """The letter of the lanes: contiguous in the result, in one operand only if possible."""
+    lead = leader(after)
+    wide = [c for c in result if sizes[c] != 1]
+    if not wide:
+        return ""
+
+    def worth(c: str) -> tuple[bool, bool, bool, int]:
+        contiguous = lead.strides[result.index(c)] == 1
+        single = (c in left.letters) != (c in right.letters)
+        loads = left.stride(c) == 1 or right.stride(c) == 1
+        return (single and hint(sizes[c]) > 1, contiguous, loads, hint(sizes[c]))
+
+    return max(wide, key=worth)
+
+
+def _packed(em: Emitter, operand: _Operand, lane: str) -> _Operand:
+    """A copy of the operand with the lanes innermost."""
+    access = operand.access
+    order = [k for k, c in enumerate(operand.letters) if c != lane]
+    order.sort(key=lambda k: -abs(hint(access.strides[k])))
+    order.append(operand.letters.index(lane))
+    buffer = em.scratch_buffer("packed", access.dtype, product(access.shape))
+    strides = contiguous_strides(access.shape, tuple(order))
+    target = Access(buffer.name, access.dtype, 0, access.shape, strides)
+    builder = ScalarBuilder()
+    value = builder.input(access.dtype)
+    map_region(em, Region(access.shape, builder.build([value]), (access,), ((0, target),)))
+    return _Operand(target, operand.letters)
+
+
+def partial_for(em: Emitter, axes: tuple[int, int], rest: dict[int, Size]) -> Partial:
+    """Where unfinished sums wait: the memory of a result if nothing is read there, else scratch.
+
+    ``axes`` are those of rows and lanes, ``rest`` the position on the others.
+    """
+    after = em.kernel.after
+    reads = {x.buffer for x in em.kernel.reads()}
+    dtype = after.program.inputs[0]
+    for _, access in after.stores:
+        if access.dtype is dtype and access.buffer not in reads and access.strides[axes[1]] == 1:
+            found = access
+            break
+    else:
+        order = [k for k in range(len(after.shape)) if k != axes[1]] + [axes[1]]
+        buffer = em.scratch_buffer("sums", dtype, product(after.shape))
+        strides = contiguous_strides(after.shape, tuple(order))
+        found = Access(buffer.name, dtype, 0, after.shape, strides)
+
+    def index(row: Size, column: Size) -> Size:
+        at: dict[int, Size] = {**rest, axes[1]: column}
+        if axes[0] >= 0:
+            at[axes[0]] = row
+        total: Size = found.offset
+        for k, stride in enumerate(found.strides):
+            total = total + at.get(k, 0) * stride
+        return total
+
+    return Partial(found.buffer, index)
+
+
+def _tiles(
+    em: Emitter,
+    a: _Operand,
+    b: _Operand,
+    sizes: dict[str, Size],
+    lane: str,
+    row: str,
+    contracted: list[str],
+    outer: list[str],
+) -> None:
+    anchor = em.kernel.anchor
+    assert isinstance(anchor, anchors.Contract)
+    after = em.kernel.after
+    dtype = after.program.inputs[0]
+    result = anchor.result
+    most_columns, most_rows = em.tile
+    if lane in a.letters:
+        most_columns = 1  # both operands come as vectors: a row's element serves one column
+    lanes: Size = sizes[lane] if lane else 1
+    rows: Size = sizes[row] if row else 1
+    chunk = em.var("c")
+    at: dict[str, Size] = {}
+    prologue: Block = []
+    #: chunks: positions of the outer letters, times blocks of rows
+    vectors = -(-lanes // em.lanes) if isinstance(lanes, int) else most_columns
+    wide = min(vectors, most_columns)
+    r = row_count(rows, most_rows * most_columns // wide if wide < most_columns else most_rows)
+    k_outer = contracted[0] if len(contracted) == 1 else ""
+    depth = sizes[k_outer] if k_outer else 1
+    block = max(16, BLOCK_BYTES // (wide * em.lanes * dtype.itemsize))
+    blocked = bool(k_outer) and hint(depth) > block * 3 // 2
+    # a piece of the batch for each thread, unless the other operand is the larger one
+    sizes_of_a, sizes_of_b = product(a.access.shape), product(b.access.shape)
+    split = None
+    if not isinstance(lanes, int) and hint(sizes_of_a) <= hint(sizes_of_b):
+        split = em.split(lanes)
+    tiles = ROW_TILES if hint(rows) > 2 * r * ROW_TILES else 1
+    row_block = r * tiles
+    count_rows = round_up(rows, row_block)
+    count = count_rows
+    number = em.var("block")
+    prologue.append(Let(number.name, IndexOp("mod", chunk, count_rows)))
+    left_over = em.var("outer")
+    prologue.append(Let(left_over.name, IndexOp("div", chunk, count_rows)))
+    for c in outer:
+        i, more = em.var(f"i_{c}"), em.var("outer")
+        prologue.append(Let(i.name, IndexOp("mod", left_over, sizes[c])))
+        prologue.append(Let(more.name, IndexOp("div", left_over, sizes[c])))
+        left_over = more
+        at[c] = i
+        count = IndexOp("mul", count, sizes[c])
+    first_row, last_row = em.var("first"), em.var("last")
+    prologue.append(Let(first_row.name, number * row_block))
+    prologue.append(Let(last_row.name, IndexOp("min", rows, first_row + row_block)))
+    step = {c: em.var(f"k_{c}") for c in contracted}
+
+    def place(operand: _Operand, here: dict[str, Size]) -> list[Size]:
+        return [here[c] for c in operand.letters]
+
+    def load_a(row_at: Size) -> tuple[str, Load]:
+        here = {**at, **step, row: row_at, lane: current[0].at}
+        axis = a.letters.index(lane) if lane in a.letters else None
+        return em.load(a.access, place(a, here), axis, current[0].part, "a")
+
+    def load_b(column: Column) -> tuple[str, Load]:
+        here = {**at, **step, lane: column.at}
+        axis = b.letters.index(lane) if lane in b.letters else None
+        return em.load(b.access, place(b, here), axis, column.part, "b")
+
+    current: list[Column] = []
+
+    def finish(row_at: Size, column: Column, acc: str) -> Block:
+        here = {**at, row: row_at, lane: column.at}
+        position = [here[c] for c in result]
+        axis = result.index(lane) if lane else None
+        return em.region(after, position, axis, column.part, acc)[0]
+
+    tile = Tile(em, dtype, load_a, load_b, finish)
+    axes = (result.index(row) if row else -1, result.index(lane) if lane else 0)
+    partial = None
+    if blocked and lane:
+        partial = partial_for(em, axes, {result.index(c): at[c] for c in outer})
+
+    def sum_loops(body: Block, start: Size, stop: Size | IndexOp) -> Block:
+        for c in reversed(contracted):
+            lo, hi = (start, stop) if c == k_outer else (0, sizes[c])
+            body = [For(step[c].name, lo, hi, tuple(body))]
+        return body
+
+    def group(cols: list[Column]) -> Block:
+        current[:] = cols[:1]
+
+        def rows_of(start: Size, stop: Size | IndexOp, first: bool, last: bool) -> Block:
+            return steps(
+                em, first_row, last_row, r,
+                lambda indices: tile.emit(
+                    indices, cols, lambda body: sum_loops(body, start, stop),
+                    partial=partial, first=first, last=last,
+                ),
+                rows,
+            )  # fmt: skip
+
+        if partial is None:
+            return rows_of(0, sizes[k_outer] if k_outer else 0, True, True)
+        if isinstance(depth, int):
+            cuts = list(range(0, depth, block))
+            if depth - cuts[-1] < block // 2 and len(cuts) > 1:
+                cuts.pop()
+            ends = [*cuts[1:], depth]
+            out = rows_of(0, ends[0], True, len(cuts) == 1)
+            if len(cuts) > 3:
+                k0 = em.var("k0")
+                middle = rows_of(k0, k0 + block, False, False)
+                out.append(For(k0.name, cuts[1], cuts[-1], tuple(middle), block))
+            else:
+                for lo, hi in zip(cuts[1:-1], ends[1:-1], strict=True):
+                    out += rows_of(lo, hi, False, False)
+            if len(cuts) > 1:
+                out += rows_of(cuts[-1], ends[-1], False, True)
+            return out
+        return rows_of(0, depth, True, True)
+
+    body: Block = list(prologue)
+    if lane and isinstance(lanes, int) and vectors > 2 * most_columns:
+        body += _wide(em, lanes, most_columns, group)
+    else:
+        for block_body, _ in columns(em, lanes, wide, group, split):
+            body += block_body
+    em.phase(Parallel(chunk.name, count, tuple(body), split), "" if not em.phases else "product")
+
+
+def _wide(em: Emitter, lanes: int, most: int, group: Callable[[list[Column]], Block]) -> Block:
+    """Many vectors of a fixed count: a loop over whole groups, then what is left."""
+    width = em.lanes * most
+    whole = lanes // width * width
+    n = em.var("n")
+    inner = group([Column(n + k * em.lanes, None) for k in range(most)])
+    body: Block = [For(n.name, 0, whole, tuple(inner), width)]
+    if whole < lanes:
+        cols = []
+        for start in range(whole, lanes, em.lanes):
+            part = lanes - start
+            cols.append(Column(start, None if part >= em.lanes else part))
+        body += group(cols)
+    return body

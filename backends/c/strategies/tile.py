@@ -1,0 +1,211 @@
+"""Register tiles: outer products of repeated elements and vectors, summed in registers.
+
+A tile has rows, each a repeated element of one operand, and columns, each a vector of the
+other; an accumulator stands where they cross. Per step of the sum a tile of r rows and c
+columns loads r + c values for r·c multiply-adds, which is why tiles are as large as the
+registers allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ....ir.dims import Size
+from ....ir.dtypes import DType
+from ....ir.kernel.loops import (
+    Bound,
+    Fill,
+    Fma,
+    For,
+    IndexOp,
+    Let,
+    Load,
+    Split,
+    Statement,
+    Store,
+    When,
+    var,
+)
+from ..emitter import Block, Emitter
+
+__all__ = ["Column", "Partial", "Tile", "columns", "row_count", "steps"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A vector of columns: its position on the axis of the lanes, and how many lanes exist."""
+
+    at: Size
+    part: Size | None
+
+
+@dataclass(frozen=True)
+class Partial:
+    """Where sums wait between blocks of the contracted axis: row and column -> element."""
+
+    buffer: str
+    index: Callable[[Size, Size], Size]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Emits tiles of one kernel.
+
+    ``a`` and ``b`` load a row's element and a column's vector at the current step.
+    ``finish`` gives what happens to a finished sum.
+    """
+
+    em: Emitter
+    dtype: DType
+    a: Callable[[Size], tuple[str, Load]]
+    b: Callable[[Column], tuple[str, Load]]
+    finish: Callable[[Size, Column, str], Block]
+
+    def emit(
+        self,
+        rows: Sequence[Size],
+        columns: Sequence[Column],
+        steps: Callable[[Block], Block],
+        *,
+        partial: Partial | None = None,
+        first: bool = True,
+        last: bool = True,
+    ) -> Block:
+        """One tile. ``steps`` wraps the body of one step in the loops of the sum.
+
+        With ``partial`` the sums start from memory unless ``first``, and go back there unless
+        ``last``.
+        """
+        em = self.em
+        body: Block = []
+        accs = [[em.name("s") for _ in columns] for _ in rows]
+        for r, row in enumerate(rows):
+            for c, column in enumerate(columns):
+                if first or partial is None:
+                    body.append(Fill(accs[r][c], self.dtype, 0))
+                else:
+                    index = partial.index(row, column.at)
+                    body.append(Load(accs[r][c], self.dtype, partial.buffer, index, 1, column.part))
+        step: Block = []
+        vectors = []
+        for column in columns:
+            name, load = self.b(column)
+            vectors.append(name)
+            step.append(load)
+        for r, row in enumerate(rows):
+            name, load = self.a(row)
+            step.append(load)
+            step += [Fma(accs[r][c], name, v, self.dtype) for c, v in enumerate(vectors)]
+        body += steps(step)
+        for r, row in enumerate(rows):
+            for c, column in enumerate(columns):
+                if last or partial is None:
+                    body += self.finish(row, column, accs[r][c])
+                else:
+                    index = partial.index(row, column.at)
+                    body.append(
+                        Store(accs[r][c], self.dtype, partial.buffer, index, 1, column.part)
+                    )
+        return body
+
+
+def row_count(rows: Size, most: int) -> int:
+    """Rows of a tile: the most that divide the axis, if that wastes little; else the most."""
+    if not isinstance(rows, int):
+        return most
+    if rows <= most:
+        return rows
+    for count in range(most, max(1, most * 2 // 3) - 1, -1):
+        if rows % count == 0:
+            return count
+    # as even as possible: 500 rows with at most 12 are 41 tiles of 12 and one of 8
+    return most
+
+
+def steps(
+    em: Emitter,
+    start: Bound,
+    stop: Bound,
+    count: int,
+    body: Callable[[list[Size]], Block],
+    size: Size,
+    base: str = "r",
+) -> Block:
+    """[start, stop) in groups of ``count`` indices; ``body`` gets the indices of one group.
+
+    The interval is a part of an axis of ``size`` that starts at a multiple of ``count``, and
+    ends at one unless it ends with the axis.
+    """
+    if isinstance(start, int) and isinstance(stop, int):
+        whole = start + (stop - start) // count * count
+        out: Block = []
+        if whole - start == count:
+            out += body([start + k for k in range(count)])
+        elif whole > start:
+            i = em.var(base)
+            out.append(For(i.name, start, whole, tuple(body([i + k for k in range(count)])), count))
+        if whole < stop:
+            out += body([whole + k for k in range(stop - whole)])
+        return out
+    i, j, end = em.var(base), em.var(base), em.var("whole")
+    if isinstance(size, int) and size % count == 0:
+        group = body([i + k for k in range(count)])
+        return [For(i.name, start, stop, tuple(group), count)]
+    rest: Bound = IndexOp("mod", IndexOp("sub", stop, start), count)
+    out = [Let(end.name, IndexOp("sub", stop, rest))]
+    out.append(For(i.name, start, end, tuple(body([i + k for k in range(count)])), count))
+    if isinstance(size, int):
+        tail = body([end + k for k in range(size % count)])
+        left: Bound = IndexOp("sub", stop, end)
+        out.append(When(0, left, tuple(tail)))
+        if size < count:
+            return [Let(end.name, start), When(0, IndexOp("sub", stop, start), tuple(tail))]
+    elif count > 1:
+        out.append(For(j.name, end, stop, tuple(body([j]))))
+    return out
+
+
+def columns(
+    em: Emitter,
+    size: Size,
+    most: int,
+    body: Callable[[list[Column]], Block],
+    split: Split | None = None,
+) -> list[tuple[Block, int]]:
+    """The axis of the lanes, or a piece of it, in groups of up to ``most`` vectors.
+
+    Returns blocks of statements with the number of columns in their widest group, one block
+    for each group of a fixed size, or one for all of a symbolic one.
+    """
+    width = em.lanes
+    lo: Size = 0 if split is None else var(split.lo)
+    hi: Size = size if split is None else var(split.hi)
+    if isinstance(size, int) and split is None:
+        vectors = -(-size // width)
+        groups = -(-vectors // most)
+        out: list[tuple[Block, int]] = []
+        start = 0
+        for g in range(groups):
+            count = vectors // groups + (g < vectors % groups)
+            cols = []
+            for k in range(start, start + count):
+                part = size - k * width
+                cols.append(Column(k * width, None if part >= width else part))
+            out.append((body(cols), count))
+            start += count
+        return out
+    rest, end, whole = em.var("rest"), em.var("wide"), em.var("whole")
+    i, j = em.var("n"), em.var("n")
+    many = body([Column(i + k * width, None) for k in range(most)])
+    one = body([Column(j, None)])
+    tail = body([Column(whole, rest)])
+    statements: list[Statement] = [
+        Let(rest.name, IndexOp("mod", hi - lo, width)),
+        Let(whole.name, hi - rest),
+        Let(end.name, IndexOp("sub", hi, IndexOp("mod", hi - lo, width * most))),
+        For(i.name, lo, end, tuple(many), width * most),
+        For(j.name, end, whole, tuple(one), width),
+        When(0, rest, tuple(tail)),
+    ]
+    return [(statements, most)]

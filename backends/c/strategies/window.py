@@ -1,0 +1,259 @@
+"""Sliding windows: sums, maxima and their adjoints, in vectors along an axis without a window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ....ir.dims import Size, hint, product
+from ....ir.dtypes import DType
+from ....ir.kernel import anchors
+from ....ir.kernel.loops import Bound, Combine, Compute, Fill, For, IndexOp, Let, Load, Store
+from ....ir.kernel.spaces import order_of
+from ..emitter import Block, Emitter, index_of, leader
+from .common import Walk, anchor_target, epilogue, lane_axis
+
+__all__ = ["window_max", "window_max_gather", "window_max_scatter", "window_sum",
+           "window_sum_grad"]  # fmt: skip
+
+_Window = (
+    anchors.WindowSum
+    | anchors.WindowMax
+    | anchors.WindowSumGrad
+    | anchors.WindowMaxScatter
+    | anchors.WindowMaxGather
+)
+
+
+def _walked(anchor: _Window) -> list[int]:
+    """Axes along which something slides."""
+    return [
+        a for a in range(len(anchor.window))
+        if anchor.window[a] > 1 or anchor.stride[a] > 1 or anchor.padding[a] != (0, 0)
+    ]  # fmt: skip
+
+
+def _taps(
+    em: Emitter,
+    anchor: _Window,
+    axes: Sequence[int],
+    at: Sequence[Size],
+    size: Sequence[Size],
+    body: Callable[[list[Size]], Block],
+) -> Block:
+    """Loops over the elements of the window at ``at`` that are not padding."""
+
+    def nest(left: Sequence[int], place: list[Size]) -> Block:
+        if not left:
+            return body(place)
+        a = left[0]
+        window, (lo, hi) = anchor.window[a], anchor.padding[a]
+        origin = at[a] * anchor.stride[a] - lo
+        k = em.var("k")
+        first: Bound = 0
+        last: Bound = window
+        out: Block = []
+        if lo > 0:
+            low = em.var("first")
+            out.append(Let(low.name, IndexOp("max", 0, 0 - origin)))
+            first = low
+        if hi > 0:
+            high = em.var("last")
+            out.append(Let(high.name, IndexOp("min", window, size[a] - origin)))
+            last = high
+        inner = list(place)
+        inner[a] = origin + k
+        out.append(For(k.name, first, last, tuple(nest(left[1:], inner))))
+        return out
+
+    return nest(axes, list(at))
+
+
+def _forward(em: Emitter, op: str, empty: float) -> None:
+    anchor = em.kernel.anchor
+    assert isinstance(anchor, anchors.WindowSum | anchors.WindowMax)
+    (source,) = em.kernel.operands
+    after = em.kernel.after
+    dtype = after.program.inputs[0]
+    axes = _walked(anchor)
+    walk = Walk(em, after.shape, leader(after), axes)
+
+    def body(at: list[Size], part: Size | None) -> Block:
+        acc = em.name("acc")
+
+        def tap(place: list[Size]) -> Block:
+            name, load = em.load(source, place, walk.lane, part)
+            return [load, Combine(acc, name, dtype, op)]
+
+        loops = _taps(em, anchor, axes, at, source.shape, tap)
+        store = em.region(after, at, walk.lane, part, acc)[0]
+        return [Fill(acc, dtype, empty), *loops, *store]
+
+    walk.run(body, product(anchor.window))  # type: ignore[arg-type]
+
+
+def window_sum(em: Emitter) -> None:
+    """Strategy for WindowSum."""
+    _forward(em, "add", 0.0)
+
+
+def window_max(em: Emitter) -> None:
+    """Strategy for WindowMax."""
+    _forward(em, "max", float("-inf"))
+
+
+def window_sum_grad(em: Emitter) -> None:
+    """Strategy for WindowSumGrad: every element sums the windows that cover it."""
+    anchor = em.kernel.anchor
+    assert isinstance(anchor, anchors.WindowSumGrad)
+    (source,) = em.kernel.operands
+    after = em.kernel.after
+    dtype = after.program.inputs[0]
+    axes = _walked(anchor)
+    walk = Walk(em, after.shape, leader(after), axes)
+
+    def body(at: list[Size], part: Size | None) -> Block:
+        acc = em.name("acc")
+
+        def nest(left: Sequence[int], place: list[Size]) -> Block:
+            if not left:
+                name, load = em.load(source, place, walk.lane, part)
+                return [load, Combine(acc, name, dtype, "add")]
+            a = left[0]
+            o, low, high = em.var("o"), em.var("first"), em.var("last")
+            reach = at[a] + anchor.padding[a][0]
+            stride = anchor.stride[a]
+            before = IndexOp("div", reach - anchor.window[a] + stride, stride)
+            inner = list(place)
+            inner[a] = o
+            return [
+                Let(low.name, IndexOp("max", 0, before)),
+                Let(high.name, IndexOp("min", source.shape[a],
+                                       IndexOp("add", IndexOp("div", reach, stride), 1))),
+                For(o.name, low, high, tuple(nest(left[1:], inner))),
+            ]  # fmt: skip
+
+        store = em.region(after, at, walk.lane, part, acc)[0]
+        return [Fill(acc, dtype, 0), *nest(axes, list(at)), *store]
+
+    work = product(max(1, w // s) for w, s in zip(anchor.window, anchor.stride, strict=True))
+    walk.run(body, int(hint(work)))
+
+
+def _wins(em: Emitter, x: str, y: str, done: str, dtype: DType) -> tuple[Block, str]:
+    """Mask of lanes where x is the window's maximum y (or both are NaN) and none was before."""
+    same, bad_x, bad_y = em.name("same"), em.name("nan"), em.name("nan")
+    both, hit, fresh, wins = em.name("both"), em.name("hit"), em.name("fresh"), em.name("wins")
+    return [
+        Compute(same, DType.BOOL, "eq", (x, y), dtype),
+        Compute(bad_x, DType.BOOL, "ne", (x, x), dtype),
+        Compute(bad_y, DType.BOOL, "ne", (y, y), dtype),
+        Compute(both, DType.BOOL, "and", (bad_x, bad_y), DType.BOOL),
+        Compute(hit, DType.BOOL, "or", (same, both), DType.BOOL),
+        Compute(fresh, DType.BOOL, "not", (done,), DType.BOOL),
+        Compute(wins, DType.BOOL, "and", (hit, fresh), DType.BOOL),
+        Combine(done, wins, DType.BOOL, "or"),
+    ], wins
+
+
+def window_max_gather(em: Emitter) -> None:
+    """Strategy for WindowMaxGather."""
+    anchor = em.kernel.anchor
+    assert isinstance(anchor, anchors.WindowMaxGather)
+    x, y, v = em.kernel.operands
+    after = em.kernel.after
+    axes = _walked(anchor)
+    walk = Walk(em, after.shape, leader(after), axes)
+
+    def body(at: list[Size], part: Size | None) -> Block:
+        best, done = em.name("best"), em.name("done")
+        top, load_y = em.load(y, at, walk.lane, part)
+
+        def tap(place: list[Size]) -> Block:
+            here, load = em.load(x, place, walk.lane, part)
+            mask, wins = _wins(em, here, top, done, x.dtype)
+            value, load_v = em.load(v, place, walk.lane, part)
+            return [load, *mask, load_v, Combine(best, value, v.dtype, "select", mask=wins)]
+
+        loops = _taps(em, anchor, axes, at, x.shape, tap)
+        store = em.region(after, at, walk.lane, part, best)[0]
+        return [load_y, Fill(best, v.dtype, 0), Fill(done, DType.BOOL, False), *loops, *store]
+
+    walk.run(body, 2 * int(product(anchor.window)))  # type: ignore[arg-type]
+
+
+def window_max_scatter(em: Emitter) -> None:
+    """Strategy for WindowMaxScatter: windows hand their value to the place of their maximum.
+
+    Threads share out the axes without a window, so no two add to the same element.
+    """
+    anchor = em.kernel.anchor
+    assert isinstance(anchor, anchors.WindowMaxScatter)
+    x, y, v = em.kernel.operands
+    target = anchor_target(em)
+    dtype = target.dtype
+    axes = _walked(anchor)
+    lane = lane_axis(target.shape, target, axes)
+    apart = anchor.window == anchor.stride
+    covered = apart and all(
+        y.shape[a] * anchor.window[a] == x.shape[a] and anchor.padding[a] == (0, 0) for a in axes
+    )
+    order = [a for a in order_of(target) if target.shape[a] != 1 and a != lane and a not in axes]
+    vector = lane is not None
+    places_of = [*order, lane] if lane is not None else order
+    inside = [a for a in order_of(target) if a in axes]
+
+    def body(places: list[Size], part: Size | None) -> Block:
+        rest = part if vector else 1
+        at: list[Size] = [0] * len(target.shape)
+        for a, i in zip(places_of, places, strict=True):
+            at[a] = i
+        stride: Size = 1 if lane is None else target.strides[lane]
+
+        def clear(left: Sequence[int], place: list[Size]) -> Block:
+            if left:
+                i = em.var("i")
+                inner = list(place)
+                inner[left[0]] = i
+                return [For(i.name, 0, target.shape[left[0]], tuple(clear(left[1:], inner)))]
+            zero = em.name("zero")
+            index = index_of(target, place)
+            return [Fill(zero, dtype, 0), Store(zero, dtype, target.buffer, index, stride, rest)]
+
+        def windows(left: Sequence[int], place: list[Size]) -> Block:
+            if left:
+                i = em.var("o")
+                inner = list(place)
+                inner[left[0]] = i
+                return [For(i.name, 0, y.shape[left[0]], tuple(windows(left[1:], inner)))]
+            top, load_y = em.load(y, place, lane, part)
+            value, load_v = em.load(v, place, lane, part)
+            done = em.name("done")
+
+            def tap(position: list[Size]) -> Block:
+                here, load = em.load(x, position, lane, part)
+                mask, wins = _wins(em, here, top, done, x.dtype)
+                index = index_of(target, position)
+                total = em.name("total")
+                if apart:
+                    start: Block = [Fill(total, dtype, 0)]
+                else:
+                    start = [Load(total, dtype, target.buffer, index, stride, rest)]
+                chosen, zero = em.name("chosen"), em.name("zero")
+                add: Block = [
+                    Fill(zero, dtype, 0),
+                    Compute(chosen, dtype, "select", (wins, value, zero), dtype),
+                    Combine(total, chosen, dtype, "add"),
+                    Store(total, dtype, target.buffer, index, stride, rest),
+                ]
+                return [load, *mask, *start, *add]
+
+            taps = _taps(em, anchor, axes, place, x.shape, tap)
+            return [load_y, load_v, Fill(done, DType.BOOL, False), *taps]
+
+        start = [] if covered else clear(inside, at)
+        return [*start, *windows(inside, at)]
+
+    work = hint(product(target.shape[a] for a in inside)) * 3
+    sizes = [target.shape[a] for a in places_of]
+    em.phase(em.spread(sizes, body, vector=vector, work=work), "windows to their maxima")
+    epilogue(em, target)
