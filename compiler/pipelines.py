@@ -14,6 +14,7 @@ from .optimize.legalise_convolution import legalise_convolution
 from .optimize.own_updates import own_updates
 from .optimize.simplify import simplify
 from .optimize.specialise import specialise
+from .optimize.whole_window import whole_window
 from .optimizers import Optimizer
 from .pipeline import Pass, Pipeline
 
@@ -111,6 +112,15 @@ def target_pipeline(capabilities: Capabilities) -> Pipeline:
                 simplify,
                 "forward and weight gradient build the same copy of the input; one is enough",
             ),
+        )
+    else:
+        passes = (
+            Pass(
+                "whole window",
+                whole_window,
+                "after simplify: a convolution that slides nowhere is better off as a product",
+            ),
+            Pass("simplify again", simplify, "reshapes of reshapes become one"),
         )
     owned = Pass(
         "own updates",

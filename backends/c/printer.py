@@ -331,7 +331,8 @@ def print_function(
                 lines.append(f"    const long {word(dim)} = r->dims[{k}];")
                 lines.append(f"    (void){word(dim)};")
             written = _written(phase.work.body)
-            for buffer in sorted(_buffers(phase.work.body)):
+            own = {b.name for b in phase.private}
+            for buffer in sorted(_buffers(phase.work.body) - own):
                 b = buffers[buffer]
                 const = "" if buffer in written else "const "
                 lines.append(f"    {const}{TYPES[b.dtype]} *restrict {word(buffer)} = "

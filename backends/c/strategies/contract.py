@@ -8,13 +8,13 @@ the vectors of a block stay in the first cache for all rows of a chunk.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ....ir.dims import Size, hint, product
 from ....ir.kernel import anchors
 from ....ir.kernel.kernel import Region
-from ....ir.kernel.loops import For, IndexOp, Let, Load, Parallel
-from ....ir.kernel.memory import Access, contiguous_strides
+from ....ir.kernel.loops import For, IndexOp, Let, Load, Parallel, Store
+from ....ir.kernel.memory import Access, Buffer, Space, contiguous_strides
 from ....ir.kernel.scalar import ScalarBuilder
 from ..emitter import Block, Emitter, leader, round_up
 from ..maps import map_region
@@ -25,14 +25,16 @@ __all__ = ["contract"]
 #: bytes of vectors that a block of the sum may keep in the first cache
 BLOCK_BYTES = 24 * 1024
 
-#: tiles of rows in a chunk of work
-ROW_TILES = 4
+#: rows in a chunk of work, about
+CHUNK_ROWS = 32
 
 
 @dataclass(frozen=True)
 class _Operand:
     access: Access
     letters: str
+    #: columns of a panel, if the operand lies in panels: [lane / panel][contracted][panel]
+    panel: int = 0
 
     def stride(self, letter: str) -> Size:
         return self.access.strides[self.letters.index(letter)] if letter in self.letters else 0
@@ -53,9 +55,14 @@ def contract(em: Emitter) -> None:
     b, a = (left, right) if lane in left.letters and lane not in right.letters else (right, left)
     free = [c for c in anchor.result if c in a.letters and c not in b.letters and c != lane]
     row = max(free, key=lambda c: hint(sizes[c])) if free else ""
-    if lane and b.stride(lane) != 1 and row and hint(sizes[row]) >= 4:
-        b = _packed(em, b, lane)
     contracted = [c for c in a.letters if c in b.letters and c not in anchor.result]
+    if lane and b.stride(lane) != 1 and row and hint(sizes[row]) >= 4:
+        panel = em.lanes * em.tile[0]
+        size = sizes[lane]
+        if len(b.letters) == 2 and isinstance(size, int) and size > 2 * panel:
+            b = _panels(em, b, lane, panel, size)
+        else:
+            b = _packed(em, b, lane)
     # the innermost loop of the sum goes where the repeated elements are contiguous
     contracted.sort(key=lambda c: -abs(hint(a.stride(c))))
     outer = [c for c in anchor.result if c not in (lane, row)]
@@ -89,10 +96,39 @@ def _packed(em: Emitter, operand: _Operand, lane: str) -> _Operand:
     buffer = em.scratch_buffer("packed", access.dtype, product(access.shape))
     strides = contiguous_strides(access.shape, tuple(order))
     target = Access(buffer.name, access.dtype, 0, access.shape, strides)
-    builder = ScalarBuilder()
-    value = builder.input(access.dtype)
-    map_region(em, Region(access.shape, builder.build([value]), (access,), ((0, target),)))
+    _copy(em, access, target)
     return _Operand(target, operand.letters)
+
+
+def _copy(em: Emitter, source: Access, target: Access) -> None:
+    builder = ScalarBuilder()
+    value = builder.input(source.dtype)
+    map_region(em, Region(source.shape, builder.build([value]), (source,), ((0, target),)))
+
+
+def _panels(em: Emitter, operand: _Operand, lane: str, panel: int, size: int) -> _Operand:
+    """A copy in panels of ``panel`` columns, each in one piece for all of the sum."""
+    access = operand.access
+    along = operand.letters.index(lane)
+    depth, step = access.shape[1 - along], access.strides[1 - along]
+    stride = access.strides[along]
+    groups = -(-size // panel)
+    buffer = em.scratch_buffer("panels", access.dtype, depth * (groups * panel))
+    whole, rest = divmod(size, panel)
+    for first, count, width in ((0, whole, panel), (whole, 1, rest)):
+        if not count or not width:
+            continue
+        shape = (count, width, depth)
+        source = Access(
+            access.buffer, access.dtype, access.offset + stride * (first * panel), shape,
+            (stride * panel, stride, step),
+        )  # fmt: skip
+        target = Access(
+            buffer.name, access.dtype, depth * (first * panel), shape,
+            (depth * panel, 1, panel),
+        )  # fmt: skip
+        _copy(em, source, target)
+    return _Operand(replace(access, buffer=buffer.name), operand.letters, panel)
 
 
 def partial_for(em: Emitter, axes: tuple[int, int], rest: dict[int, Size]) -> Partial:
@@ -161,7 +197,9 @@ def _tiles(
     split = None
     if not isinstance(lanes, int) and hint(sizes_of_a) <= hint(sizes_of_b):
         split = em.split(lanes)
-    tiles = ROW_TILES if hint(rows) > 2 * r * ROW_TILES else 1
+    tiles = -(-CHUNK_ROWS // r)
+    if hint(rows) <= 2 * r * tiles:
+        tiles = 1
     row_block = r * tiles
     count_rows = round_up(rows, row_block)
     count = count_rows
@@ -184,13 +222,44 @@ def _tiles(
     def place(operand: _Operand, here: dict[str, Size]) -> list[Size]:
         return [here[c] for c in operand.letters]
 
+    # rows that lie side by side are copied, a block at a time, to where they can be read in order
+    packed = bool(k_outer) and bool(row) and a.stride(row) == 1 and a.stride(k_outer) != 1
+    packed = packed and lane not in a.letters and tiles > 1 and isinstance(depth, int)
+    pitch = -(-row_block // em.lanes) * em.lanes
+    longest = block + block // 2 if blocked or not isinstance(depth, int) else depth
+    panel = Buffer(em.name("rows_here"), dtype, longest * pitch, Space.ARENA)
+
+    def pack(lo: Size, hi: Size | IndexOp) -> Block:
+        k, count = em.var("k"), em.var("count")
+
+        def one(i: Size, part: Size | None) -> Block:
+            here = {**at, row: first_row + i, k_outer: k}
+            name, load = em.load(a.access, place(a, here), a.letters.index(row), part, "a")
+            index = (k - lo) * pitch + i
+            return [load, Store(name, dtype, panel.name, index, 1, part)]
+
+        return [
+            Let(count.name, last_row - first_row),
+            For(k.name, lo, hi, tuple(em.vectors(0, count, one))),
+        ]
+
+    block_start: list[Size] = [0]
+
     def load_a(row_at: Size) -> tuple[str, Load]:
+        if packed:
+            name = em.name("a")
+            index = (step[k_outer] - block_start[0]) * pitch + (row_at - first_row)
+            return name, Load(name, dtype, panel.name, index, 0)
         here = {**at, **step, row: row_at, lane: current[0].at}
         axis = a.letters.index(lane) if lane in a.letters else None
         return em.load(a.access, place(a, here), axis, current[0].part, "a")
 
     def load_b(column: Column) -> tuple[str, Load]:
         here = {**at, **step, lane: column.at}
+        if b.panel:
+            depth_at = column.group * depth + step[k_outer] * b.panel + (column.at - column.group)
+            name = em.name("b")
+            return name, Load(name, dtype, b.access.buffer, depth_at, 1, column.part)
         axis = b.letters.index(lane) if lane in b.letters else None
         return em.load(b.access, place(b, here), axis, column.part, "b")
 
@@ -218,7 +287,8 @@ def _tiles(
         current[:] = cols[:1]
 
         def rows_of(start: Size, stop: Size | IndexOp, first: bool, last: bool) -> Block:
-            return steps(
+            block_start[0] = start
+            return (pack(start, stop) if packed else []) + steps(
                 em, first_row, last_row, r,
                 lambda indices: tile.emit(
                     indices, cols, lambda body: sum_loops(body, start, stop),
@@ -253,7 +323,8 @@ def _tiles(
     else:
         for block_body, _ in columns(em, lanes, wide, group, split):
             body += block_body
-    em.phase(Parallel(chunk.name, count, tuple(body), split), "" if not em.phases else "product")
+    em.phase(Parallel(chunk.name, count, tuple(body), split), "" if not em.phases else "product",
+             (panel,) if packed else ())  # fmt: skip
 
 
 def _wide(em: Emitter, lanes: int, most: int, group: Callable[[list[Column]], Block]) -> Block:
@@ -261,12 +332,12 @@ def _wide(em: Emitter, lanes: int, most: int, group: Callable[[list[Column]], Bl
     width = em.lanes * most
     whole = lanes // width * width
     n = em.var("n")
-    inner = group([Column(n + k * em.lanes, None) for k in range(most)])
+    inner = group([Column(n + k * em.lanes, None, n) for k in range(most)])
     body: Block = [For(n.name, 0, whole, tuple(inner), width)]
     if whole < lanes:
         cols = []
         for start in range(whole, lanes, em.lanes):
             part = lanes - start
-            cols.append(Column(start, None if part >= em.lanes else part))
+            cols.append(Column(start, None if part >= em.lanes else part, whole))
         body += group(cols)
     return body

@@ -34,10 +34,14 @@ __all__ = ["Column", "Partial", "Tile", "columns", "row_count", "steps"]
 
 @dataclass(frozen=True)
 class Column:
-    """A vector of columns: its position on the axis of the lanes, and how many lanes exist."""
+    """A vector of columns: its position on the axis of the lanes, and how many lanes exist.
+
+    ``group`` is where its group of columns starts.
+    """
 
     at: Size
     part: Size | None
+    group: Size = 0
 
 
 @dataclass(frozen=True)
