@@ -172,7 +172,7 @@ class _Body:
                 say(f"{indent}transpose_{kind}({source}, {print_size(s.source_stride)}, "
                     f"{target}, {print_size(s.target_stride)});")  # fmt: skip
             case For():
-                step = f"{s.name} += {s.step}" if s.step != 1 else f"{s.name}++"
+                step = f"{s.name} += {print_size(s.step)}" if s.step != 1 else f"{s.name}++"
                 say(f"{indent}for (long {s.name} = {print_bound(s.start)}; "
                     f"{s.name} < {print_bound(s.stop)}; {step}) {{")  # fmt: skip
                 self.block(s.body, indent + "    ")

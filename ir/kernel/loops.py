@@ -192,7 +192,7 @@ class For:
     start: Bound
     stop: Bound
     body: tuple[Statement, ...]
-    step: int = 1
+    step: Size = 1
 
 
 @dataclass(frozen=True)
