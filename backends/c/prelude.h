@@ -253,11 +253,28 @@ INLINE vf64 softplus_f64(vf64 x) {
     return max_f64(x, (vf64){0}) + log1p_f64(libm_exp_f64(-abs_f64(x)));
 }
 
+/* x between two limits; NaN stays */
+#if defined(__AVX512F__) && L == 16
+INLINE vf32 clamp_f32(vf32 x, f32 lo, f32 hi) {
+    __m512 y = _mm512_min_ps(_mm512_set1_ps(hi), (__m512)x);
+    return (vf32)_mm512_max_ps(_mm512_set1_ps(lo), y);
+}
+#elif defined(__AVX__) && L == 8
+INLINE vf32 clamp_f32(vf32 x, f32 lo, f32 hi) {
+    __m256 y = _mm256_min_ps(_mm256_set1_ps(hi), (__m256)x);
+    return (vf32)_mm256_max_ps(_mm256_set1_ps(lo), y);
+}
+#else
+INLINE vf32 clamp_f32(vf32 x, f32 lo, f32 hi) {
+    vf32 y = select_f32(x > hi, splat_f32(hi), x);
+    return select_f32(y < lo, splat_f32(lo), y);
+}
+#endif
+
 /* e^x = 2^n e^r with |r| <= ln(2)/2; coefficients of the Cephes library. The power of two is
  * applied in two halves, so that results below the normal numbers and above them come out right. */
 INLINE vf32 exp_f32(vf32 x) {
-    vf32 y = select_f32(x > 89.0f, splat_f32(89.0f), x);
-    y = select_f32(y < -104.0f, splat_f32(-104.0f), y);
+    vf32 y = clamp_f32(x, -104.0f, 89.0f);
     vf32 n = (y * 1.44269504088896341f + 12582912.0f) - 12582912.0f;
     vf32 r = y - n * 0.693359375f + n * 2.12194440e-4f;
     vf32 p = splat_f32(1.9875691500E-4f);
@@ -297,8 +314,7 @@ INLINE vf32 log_f32(vf32 x) {
 /* a rational function on |x| <= 7.905, beyond which single precision gives 1 */
 INLINE vf32 tanh_f32(vf32 x) {
     const f32 limit = 7.90531110763549805f;
-    vf32 c = select_f32(x > limit, splat_f32(limit), x);
-    c = select_f32(c < -limit, splat_f32(-limit), c);
+    vf32 c = clamp_f32(x, -limit, limit);
     vf32 s = c * c;
     vf32 p = s * -2.76076847742355e-16f + 2.00018790482477e-13f;
     p = p * s - 8.60467152213735e-11f;

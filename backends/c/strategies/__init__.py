@@ -12,9 +12,10 @@ from ..emitter import Emitter
 from ..maps import map_region
 from .common import read_before_written
 from .contract import contract
-from .convolution import convolution, convolution_input_grad, convolution_weight_grad
+from .convolution import convolution, convolution_input_grad
 from .movement import concat, fold, gather, pad, random_uniform, scatter_add
 from .reduce import arg_reduce, reduce
+from .weight_grad import convolution_weight_grad
 from .window import window_max, window_max_gather, window_max_scatter, window_sum, window_sum_grad
 
 __all__ = ["STRATEGIES", "carry_out"]

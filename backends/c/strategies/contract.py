@@ -7,7 +7,7 @@ the vectors of a block stay in the first cache for all rows of a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ....ir.dims import Size, hint, product
@@ -16,17 +16,18 @@ from ....ir.kernel.kernel import Region
 from ....ir.kernel.loops import For, IndexOp, Let, Load, Parallel, Store
 from ....ir.kernel.memory import Access, Buffer, Space, contiguous_strides
 from ....ir.kernel.scalar import ScalarBuilder
-from ..emitter import Block, Emitter, leader, round_up
+from ..emitter import Block, Emitter, index_of, leader, round_up
 from ..maps import map_region
-from .tile import Column, Partial, Tile, columns, row_count, steps
+from .tile import Column, Tile, columns, row_count, steps
 
 __all__ = ["contract"]
 
 #: bytes of vectors that a block of the sum may keep in the first cache
 BLOCK_BYTES = 24 * 1024
 
-#: rows in a chunk of work, about
+#: rows in a chunk of work, about; of a large operand more, to read memory in longer pieces
 CHUNK_ROWS = 32
+LARGE_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -131,34 +132,32 @@ def _panels(em: Emitter, operand: _Operand, lane: str, panel: int, size: int) ->
     return _Operand(replace(access, buffer=buffer.name), operand.letters, panel)
 
 
-def partial_for(em: Emitter, axes: tuple[int, int], rest: dict[int, Size]) -> Partial:
-    """Where unfinished sums wait: the memory of a result if nothing is read there, else scratch.
+@dataclass(frozen=True)
+class Waiting:
+    """Where unfinished sums wait between blocks of the contracted axis."""
 
-    ``axes`` are those of rows and lanes, ``rest`` the position on the others.
+    access: Access
+
+    def at(self, position: Sequence[Size]) -> tuple[str, Size]:
+        """Buffer and element of a position of the result."""
+        return self.access.buffer, index_of(self.access, position)
+
+
+def partial_for(em: Emitter, lane: int) -> Waiting:
+    """The memory of a result if the kernel reads nothing there, else scratch.
+
+    ``lane`` is the axis of the lanes.
     """
     after = em.kernel.after
     reads = {x.buffer for x in em.kernel.reads()}
     dtype = after.program.inputs[0]
     for _, access in after.stores:
-        if access.dtype is dtype and access.buffer not in reads and access.strides[axes[1]] == 1:
-            found = access
-            break
-    else:
-        order = [k for k in range(len(after.shape)) if k != axes[1]] + [axes[1]]
-        buffer = em.scratch_buffer("sums", dtype, product(after.shape))
-        strides = contiguous_strides(after.shape, tuple(order))
-        found = Access(buffer.name, dtype, 0, after.shape, strides)
-
-    def index(row: Size, column: Size) -> Size:
-        at: dict[int, Size] = {**rest, axes[1]: column}
-        if axes[0] >= 0:
-            at[axes[0]] = row
-        total: Size = found.offset
-        for k, stride in enumerate(found.strides):
-            total = total + at.get(k, 0) * stride
-        return total
-
-    return Partial(found.buffer, index)
+        if access.dtype is dtype and access.buffer not in reads and access.strides[lane] == 1:
+            return Waiting(access)
+    order = [k for k in range(len(after.shape)) if k != lane] + [lane]
+    buffer = em.scratch_buffer("sums", dtype, product(after.shape))
+    strides = contiguous_strides(after.shape, tuple(order))
+    return Waiting(Access(buffer.name, dtype, 0, after.shape, strides))
 
 
 def _tiles(
@@ -197,7 +196,7 @@ def _tiles(
     split = None
     if not isinstance(lanes, int) and hint(sizes_of_a) <= hint(sizes_of_b):
         split = em.split(lanes)
-    tiles = -(-CHUNK_ROWS // r)
+    tiles = -(-(LARGE_ROWS if hint(rows) >= 8 * LARGE_ROWS else CHUNK_ROWS) // r)
     if hint(rows) <= 2 * r * tiles:
         tiles = 1
     row_block = r * tiles
@@ -245,7 +244,8 @@ def _tiles(
 
     block_start: list[Size] = [0]
 
-    def load_a(row_at: Size) -> tuple[str, Load]:
+    def load_a(first: Size, number: int) -> tuple[str, Load]:
+        row_at = first + number
         if packed:
             name = em.name("a")
             index = (step[k_outer] - block_start[0]) * pitch + (row_at - first_row)
@@ -272,10 +272,15 @@ def _tiles(
         return em.region(after, position, axis, column.part, acc)[0]
 
     tile = Tile(em, dtype, load_a, load_b, finish)
-    axes = (result.index(row) if row else -1, result.index(lane) if lane else 0)
-    partial = None
+    partial: Callable[[Size, Column], tuple[str, Size]] | None = None
     if blocked and lane:
-        partial = partial_for(em, axes, {result.index(c): at[c] for c in outer})
+        waiting = partial_for(em, result.index(lane))
+
+        def where(row_at: Size, column: Column) -> tuple[str, Size]:
+            here = {**at, row: row_at, lane: column.at}
+            return waiting.at([here[c] for c in result])
+
+        partial = where
 
     def sum_loops(body: Block, start: Size, stop: Size | IndexOp) -> Block:
         for c in reversed(contracted):

@@ -2,274 +2,288 @@
 
 The lanes are neighbouring examples, so that nothing depends on how wide an image or how many
 the channels are. Forward and input gradient are sums over channels and taps of weights,
-repeated, times vectors of the image; the weight gradient sums products of vectors and adds up
-the lanes at the end. Padding is never stored: the loops over taps leave it out.
+repeated, times vectors of the image. Padding is never stored: the loops over taps leave it
+out. Where one vector of examples is all there is, neighbouring places fill the tile.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ....ir.dims import Dim, Size, exact_div, hint, product
+from ....ir.dims import Size, exact_div, hint, product
 from ....ir.kernel import anchors
 from ....ir.kernel.kernel import Region
-from ....ir.kernel.loops import (
-    Bound,
-    Fill,
-    Fma,
-    For,
-    IndexOp,
-    Let,
-    Load,
-    Parallel,
-    Reduce,
-    Store,
-    When,
-)
-from ....ir.kernel.memory import Access, Buffer, Space, contiguous_strides
+from ....ir.kernel.loops import Bound, For, IndexOp, Let, Load, Parallel, When, var
+from ....ir.kernel.memory import Access, Buffer, contiguous_strides
 from ....ir.kernel.scalar import ScalarBuilder
-from ..emitter import Block, Emitter, index_of, round_up
+from ..emitter import Block, Emitter
 from ..maps import map_region
-from .common import anchor_target, epilogue
 from .contract import BLOCK_BYTES, partial_for
-from .tile import Column, Tile, columns, row_count, steps
+from .taps import Axis, adjoint_axis, fixed, forward_axis, over_taps, tap_of
+from .tile import Column, Tile, row_count, steps
 
-__all__ = ["convolution", "convolution_input_grad", "convolution_weight_grad"]
-
-#: bytes of sums of a chunk of the weight gradient
-SUM_BYTES = 64 * 1024
+__all__ = ["convolution", "convolution_input_grad"]
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """One spatial axis: the loop over its taps at an output place."""
+class _Geometry:
+    """What forward convolution and input gradient differ in.
 
-    tap: Dim
-    kernel: int
-    #: index on the image that is read
-    image: Size
-    #: statements before the loop, and its bounds
-    before: tuple[Let, ...]
-    first: Bound
-    last: Bound
-    step: int = 1
-
-
-def _fixed(size: Size) -> int:
-    assert isinstance(size, int)
-    return size
-
-
-def _forward_axis(
-    em: Emitter, at: Size, size: Size, kernel: int, stride: int, lo: int, hi: int, dilation: int
-) -> _Axis:
-    tap = em.var("k")
-    origin = at * stride - lo
-    before: list[Let] = []
-    first: Bound = 0
-    last: Bound = kernel
-    if lo > 0:
-        low = em.var("first")
-        least = IndexOp("div", dilation - 1 - origin, dilation)
-        before.append(Let(low.name, IndexOp("max", 0, least)))
-        first = low
-    if hi > 0:
-        high = em.var("last")
-        most = IndexOp("div", size - origin + (dilation - 1), dilation)
-        before.append(Let(high.name, IndexOp("min", kernel, most)))
-        last = high
-    return _Axis(tap, kernel, origin + tap * dilation, tuple(before), first, last)
-
-
-def _adjoint_axis(
-    em: Emitter, at: Size, size: Size, kernel: int, stride: int, lo: int, dilation: int
-) -> _Axis:
-    """Taps through which ``at`` of the input reaches places of the output, of ``size``.
-
-    Place o and tap k meet at o·stride + k·dilation − lo. Without dilation every stride-th tap
-    does, without a stride every one. With both, the tap is tried and left out inside the loop.
+    ``rows`` and ``depth`` are output and input channels of one group, with the strides of
+    ``w`` along them and along groups. ``axes`` gives the loops over taps at a place;
+    ``inside`` the places of the last axis at which all taps meet the image, None if that is
+    not known, and the loop over taps there.
     """
-    reach = at + lo
-    low, high = em.var("first"), em.var("last")
-    if stride == 1:
-        tap = em.var("k")
-        least = IndexOp("div", reach - size + dilation, dilation)
-        most = IndexOp("add", IndexOp("div", reach, dilation), 1)
-        before: tuple[Let, ...] = (
-            Let(low.name, IndexOp("max", 0, least)),
-            Let(high.name, IndexOp("min", kernel, most)),
-        )
-        return _Axis(tap, kernel, reach - tap * dilation, before, low, high)
-    if dilation == 1:
-        # tap = phase + stride·j meets place (reach − phase)/stride − j
-        j, phase, top = em.var("j"), em.var("phase"), em.var("top")
-        before = (
-            Let(phase.name, IndexOp("mod", reach, stride)),
-            Let(top.name, IndexOp("div", reach, stride)),
-            Let(low.name, IndexOp("max", 0, top - size + 1)),
-            Let(high.name, IndexOp("min", top + 1,
-                                   IndexOp("div", IndexOp("sub", kernel + stride - 1, phase),
-                                           stride))),
+
+    groups: int
+    rows: int
+    depth: int
+    kernel: tuple[int, ...]
+    row_stride: Size
+    depth_stride: Size
+    axes: Callable[[Sequence[Size]], list[Axis]]
+    inside: tuple[int, int] | None
+    whole: Callable[[Size], Axis]
+
+
+def _panels(em: Emitter, w: Access, geo: _Geometry, r: int) -> tuple[Buffer, int]:
+    """Weights in the order in which tiles read them: [group][rows / r][depth][taps][r].
+
+    Returns the buffer and the number of elements of a group.
+    """
+    taps = int(product(geo.kernel))  # type: ignore[arg-type]
+    padded = -(-geo.rows // r) * r
+    per_group = padded * geo.depth * taps
+    buffer = em.scratch_buffer("panels", w.dtype, geo.groups * per_group)
+    # groups follow each other along the output channels, axis 0 of w
+    channels = geo.rows if geo.row_stride == w.strides[0] else geo.depth
+    group_stride = w.strides[0] * channels
+    order = contiguous_strides(geo.kernel, tuple(range(len(geo.kernel))))
+    whole, rest = divmod(geo.rows, r)
+    for first, count, width in ((0, whole, r), (whole, 1, rest)):
+        if not count or not width:
+            continue
+        shape = (geo.groups, count, width, geo.depth, *geo.kernel)
+        source = Access(
+            w.buffer, w.dtype, w.offset + geo.row_stride * (first * r), shape,
+            (group_stride, geo.row_stride * r, geo.row_stride, geo.depth_stride, *w.strides[2:]),
         )  # fmt: skip
-        return _Strided(j, kernel, top - j, before, low, high, 1, phase + j * stride)
-    tap, place = em.var("k"), em.var("place")
-    return _Tried(tap, kernel, place, (), 0, kernel, 1, reach - tap * dilation, stride, size)
+        target = Access(
+            buffer.name, w.dtype, first * r * geo.depth * taps, shape,
+            (per_group, r * geo.depth * taps, 1, taps * r, *(o * r for o in order)),
+        )  # fmt: skip
+        builder = ScalarBuilder()
+        value = builder.input(w.dtype)
+        map_region(em, Region(shape, builder.build([value]), (source,), ((0, target),)))
+    return buffer, per_group
 
 
-@dataclass(frozen=True)
-class _Strided(_Axis):
-    """The loop's variable counts taps of one phase; ``number`` is the tap."""
+class _Sums:
+    """For each place, rows of weights times vectors of examples."""
 
-    number: Size = 0
+    def __init__(self, em: Emitter, x: Access, w: Access, geo: _Geometry) -> None:
+        self.em = em
+        self.x = x
+        self.geo = geo
+        after = em.kernel.after
+        self.dtype = after.program.inputs[0]
+        self.spatial = after.shape[2:]
+        self.rank = len(self.spatial)
+        self.lanes = after.shape[0]
+        self.most, most_rows = em.tile
+        self.r = row_count(geo.rows, most_rows)
+        self.panels, self.per_group = _panels(em, w, geo, self.r)
+        self.taps = int(product(geo.kernel))  # type: ignore[arg-type]
+        step_bytes = self.most * em.lanes * self.dtype.itemsize * self.taps
+        block = max(1, BLOCK_BYTES // step_bytes)
+        blocked = geo.depth > block * 3 // 2 and geo.rows > 2 * self.r
+        self.block = block if blocked else geo.depth
+        self.waiting = partial_for(em, 0) if blocked else None
+        self.k = em.var("k_c")
+        self.group, self.first_row, self.last_row = em.var("g"), em.var("first"), em.var("last")
+        self.place: list[Size] = [em.var("y")] if self.rank else []
 
-
-@dataclass(frozen=True)
-class _Tried(_Axis):
-    """``offset`` must be a multiple of ``stride`` and the quotient, ``image``, in the image."""
-
-    offset: Size = 0
-    stride: int = 1
-    size: Size = 0
-
-
-def _tap(axis: _Axis) -> Size:
-    return axis.number if isinstance(axis, _Strided) else axis.tap
-
-
-def _over_taps(axes: Sequence[_Axis], body: Block) -> Block:
-    """The body inside the loops over all taps; the innermost axis runs fastest."""
-    for axis in reversed(axes):
-        if isinstance(axis, _Tried):
-            assert isinstance(axis.image, Dim)
-            inside = IndexOp("min", axis.size - 1 - axis.image, axis.image)
-            body = [
-                When(IndexOp("mod", axis.offset, axis.stride), 1, (
-                    Let(axis.image.name, IndexOp("div", axis.offset, axis.stride)),
-                    When(-1, inside, tuple(body)),
-                ))
-            ]  # fmt: skip
-        body = [For(axis.tap.name, axis.first, axis.last, tuple(body), axis.step)]
-    return body
-
-
-def _sum_over_taps(
-    em: Emitter,
-    x: Access,
-    w: Access,
-    groups: int,
-    rows: Size,
-    depth: Size,
-    row_of_w: Callable[[Size, Size, Sequence[Size]], list[Size]],
-    axes_at: Callable[[Sequence[Size]], list[_Axis]],
-) -> None:
-    """Forward convolution and input gradient: for each place, rows times vectors of examples.
-
-    ``rows`` and ``depth`` are output and input channels of one group; ``row_of_w`` gives the
-    position in ``w`` of a row, a channel and the taps; ``axes_at`` the loops over taps.
-    """
-    after = em.kernel.after
-    dtype = after.program.inputs[0]
-    rank = len(after.shape) - 2
-    spatial = after.shape[2:]
-    lanes = after.shape[0]
-    most_columns, most_rows = em.tile
-    vectors = -(-lanes // em.lanes) if isinstance(lanes, int) else most_columns
-    split = None if isinstance(lanes, int) else em.split(lanes)
-    wide = min(vectors, most_columns)
-    # few columns leave registers for more rows
-    r = row_count(rows, most_rows if wide > 1 else 2 * most_rows)
-    taps = int(hint(product(w.shape[2:])))
-    step_bytes = wide * em.lanes * dtype.itemsize * taps
-    block = max(1, BLOCK_BYTES // step_bytes)
-    blocked = hint(depth) > block * 3 // 2 and hint(rows) > 2 * r and isinstance(depth, int)
-
-    # a chunk: one group, one place on the outermost spatial axis, all rows
-    row_blocks = 1
-    chunk, y = em.var("c"), em.var("y")
-    number, group, more = em.var("block"), em.var("g"), em.var("rest")
-    places_left = hint(spatial[0]) * groups if rank else groups
-    if places_left < 8:
-        row_blocks = max(1, min(8, -(-int(hint(rows)) // (2 * r))))
-    row_block = -(-int(hint(rows)) // row_blocks)
-    row_block = -(-row_block // r) * r
-    row_blocks_of = round_up(rows, row_block)
-    first_row, last_row = em.var("first"), em.var("last")
-    body: Block = [
-        Let(number.name, IndexOp("mod", chunk, row_blocks_of)),
-        Let(more.name, IndexOp("div", chunk, row_blocks_of)),
-        Let(group.name, IndexOp("mod", more, groups)),
-        Let(y.name, IndexOp("div", more, groups)),
-        Let(first_row.name, number * row_block),
-        Let(last_row.name, IndexOp("min", rows, first_row + row_block)),
-    ]
-    others = [em.var("x") for _ in range(max(0, rank - 1))]
-    place: list[Size] = [y, *others] if rank else []
-    axes = axes_at(place)
-    k = em.var("k_c")
-
-    def load_w(row: Size) -> tuple[str, Load]:
-        position = row_of_w(group, row, [k, *(_tap(a) for a in axes)])
-        return em.load(w, position, None, None, "w")
-
-    def load_x(column: Column) -> tuple[str, Load]:
-        at = [column.at, group * depth + k, *(a.image for a in axes)]
-        return em.load(x, at, 0, column.part, "x")
-
-    def finish(row: Size, column: Column, acc: str) -> Block:
-        at = [column.at, group * rows + row, *place]
-        return em.region(after, at, 0, column.part, acc)[0]
-
-    tile = Tile(em, dtype, load_w, load_x, finish)
-    partial = None
-    if blocked:
-        rest = {2 + i: p for i, p in enumerate(place)}
-        found = partial_for(em, (1, 0), rest)
-        partial = type(found)(
-            found.buffer, lambda row, column: found.index(group * rows + row, column)
+    def run(self) -> None:
+        em, geo = self.em, self.geo
+        # a chunk: one group, one place on the outermost spatial axis, a block of rows
+        places = hint(self.spatial[0]) * geo.groups if self.rank else geo.groups
+        row_blocks = max(1, min(8, -(-geo.rows // (2 * self.r)))) if places < 8 else 1
+        row_block = -(-geo.rows // row_blocks)
+        row_block = -(-row_block // self.r) * self.r
+        row_blocks = -(-geo.rows // row_block)
+        split = None if isinstance(self.lanes, int) else em.split(self.lanes)
+        chunk, number, more = em.var("c"), em.var("block"), em.var("rest")
+        body: Block = [
+            Let(number.name, IndexOp("mod", chunk, row_blocks)),
+            Let(more.name, IndexOp("div", chunk, row_blocks)),
+            Let(self.group.name, IndexOp("mod", more, geo.groups)),
+            Let(self.first_row.name, number * row_block),
+            Let(self.last_row.name, IndexOp("min", geo.rows, self.first_row + row_block)),
+        ]
+        count: Bound = row_blocks * geo.groups
+        if self.rank:
+            (y,) = self.place
+            body.append(Let(y.name, IndexOp("div", more, geo.groups)))  # type: ignore[union-attr]
+            count = IndexOp("mul", count, self.spatial[0])
+        lo: Size = 0 if split is None else var(split.lo)
+        hi: Size = self.lanes if split is None else var(split.hi)
+        em.phase(
+            Parallel(chunk.name, count, (*body, *self._examples(lo, hi)), split),
+            "sums over channels and taps",
         )
 
-    def group_of(cols: list[Column]) -> Block:
+    # -- examples ------------------------------------------------------------------------------
+
+    def _examples(self, lo: Size, hi: Size) -> Block:
+        """Groups of vectors, then single ones, then what is left of the batch."""
+        em, width, most = self.em, self.em.lanes, self.most
+        if isinstance(lo, int) and isinstance(hi, int):
+            out: Block = []
+            at = lo
+            while hi - at >= width * most:
+                out += self._places([at + k * width for k in range(most)], None)
+                at += width * most
+            while hi - at >= width:
+                out += self._places([at], None)
+                at += width
+            return out + (self._places([at], hi - at) if at < hi else [])
+        rest, wide, whole = em.var("rest"), em.var("wide"), em.var("whole")
+        i, j = em.var("n"), em.var("n")
+        return [
+            Let(rest.name, IndexOp("mod", hi - lo, width)),
+            Let(whole.name, hi - rest),
+            Let(wide.name, IndexOp("sub", hi, IndexOp("mod", hi - lo, width * most))),
+            For(i.name, lo, wide,
+                tuple(self._places([i + k * width for k in range(most)], None)), width * most),
+            For(j.name, wide, whole, tuple(self._places([j], None)), width),
+            When(0, rest, tuple(self._places([whole], rest))),
+        ]  # fmt: skip
+
+    # -- places --------------------------------------------------------------------------------
+
+    def _places(self, at: list[Size], part: Size | None) -> Block:
+        """Loops over all places but the chunk's own axis."""
+        em, geo = self.em, self.geo
+        middle = [em.var("x") for _ in range(max(0, self.rank - 2))]
+        start = [*self.place, *middle]
+        if self.rank < 2:
+            columns = [Column(n, part) for n in at]
+            axes = geo.axes(start)
+            body = self._before(axes, 0) + self._tiles(columns, start, axes)
+        else:
+            body = self._last_axis(at, part, start)
+        for variable, size in zip(reversed(middle), reversed(self.spatial[1:-1]), strict=True):
+            body = [For(variable.name, 0, size, tuple(body))]
+        return body
+
+    @staticmethod
+    def _before(axes: Sequence[Axis], first: int) -> Block:
+        out: Block = []
+        for axis in axes[first:]:
+            out += axis.before
+        return out
+
+    def _last_axis(self, at: list[Size], part: Size | None, start: list[Size]) -> Block:
+        em, geo = self.em, self.geo
+        size = self.spatial[-1]
+        spread = self.most if len(at) == 1 and part is None and geo.inside is not None else 1
+        if spread == 1:
+            x = em.var("x")
+            axes = geo.axes([*start, x])
+            columns = [Column(n, part) for n in at]
+            body = self._before(axes, 0) + self._tiles(columns, [*start, x], axes)
+            return [For(x.name, 0, size, tuple(body))]
+        assert geo.inside is not None
+        first, end = geo.inside
+        total = fixed(size)
+        out: Block = []
+        # places at the edges, where some taps are missing
+        edges = first + total - end
+        if edges:
+            e, x = em.var("e"), em.var("x")
+            skip: Bound = end - first
+            if first:
+                beyond = IndexOp("min", 1, IndexOp("div", e, first))
+                skip = IndexOp("mul", beyond, end - first)
+            axes = geo.axes([*start, x])
+            body = self._before(axes, 0)
+            body += self._tiles([Column(at[0], part)], [*start, x], axes)
+            jump = Let(x.name, IndexOp("add", e, skip))
+            out.append(For(e.name, 0, edges, (jump, *body)))
+
+        def inside(places: list[Size]) -> Block:
+            axes = [*geo.axes([*start, places[0]])[:-1], geo.whole(places[0])]
+            columns = [Column(at[0], part, shift=k) for k in range(len(places))]
+            return self._before(axes, 0) + self._tiles(columns, [*start, places[0]], axes)
+
+        return out + steps(em, first, end, spread, inside, end - first, "x")
+
+    # -- tiles ---------------------------------------------------------------------------------
+
+    def _tiles(self, cols: list[Column], place: list[Size], axes: list[Axis]) -> Block:
+        """All rows at one place (or some neighbouring ones), the sum in blocks of channels."""
+        em, geo, r = self.em, self.geo, self.r
+        after = em.kernel.after
+
+        def at(row: Size, column: Column) -> list[Size]:
+            where = list(place)
+            if where:
+                where[-1] = where[-1] + column.shift
+            return [column.at, self.group * geo.rows + row, *where]
+
+        def load_w(first: Size, k: int) -> tuple[str, Load]:
+            tap: Size = 0
+            for axis, size in zip(axes, geo.kernel, strict=True):
+                tap = tap * size + tap_of(axis)
+            index = self.group * self.per_group + first * (geo.depth * self.taps)
+            index = index + (self.k * self.taps + tap) * r + k
+            name = em.name("w")
+            return name, Load(name, self.dtype, self.panels.name, index, 0)
+
+        def load_x(column: Column) -> tuple[str, Load]:
+            image = [a.image for a in axes]
+            if column.shift:
+                image[-1] = image[-1] + column.shift * axes[-1].stride
+            position = [column.at, self.group * geo.depth + self.k, *image]
+            return em.load(self.x, position, 0, column.part, "x")
+
+        def finish(row: Size, column: Column, acc: str) -> Block:
+            return em.region(after, at(row, column), 0, column.part, acc)[0]
+
+        tile = Tile(em, self.dtype, load_w, load_x, finish)
+        partial: Callable[[Size, Column], tuple[str, Size]] | None = None
+        if self.waiting is not None:
+            waiting = self.waiting
+
+            def where(row: Size, column: Column) -> tuple[str, Size]:
+                return waiting.at(at(row, column))
+
+            partial = where
+
         def rows_of(lo: Size, hi: Size, first: bool, last: bool) -> Block:
             def loops(step: Block) -> Block:
-                return [For(k.name, lo, hi, tuple(_over_taps(axes, step)))]
+                return [For(self.k.name, lo, hi, tuple(over_taps(axes, step)))]
 
             return steps(
-                em, first_row, last_row, r,
+                em, self.first_row, self.last_row, r,
                 lambda indices: tile.emit(
                     indices, cols, loops, partial=partial, first=first, last=last
                 ),
-                rows,
+                geo.rows,
             )  # fmt: skip
 
         if partial is None:
-            return rows_of(0, depth, True, True)
-        size = _fixed(depth)
-        cuts = list(range(0, size, block))
-        if size - cuts[-1] < (block + 1) // 2 and len(cuts) > 1:
+            return rows_of(0, geo.depth, True, True)
+        cuts = list(range(0, geo.depth, self.block))
+        if geo.depth - cuts[-1] < (self.block + 1) // 2:
             cuts.pop()
         out = rows_of(0, cuts[1], True, False)
         if len(cuts) > 2:
             k0 = em.var("k0")
-            middle = rows_of(k0, k0 + block, False, False)
-            out.append(For(k0.name, cuts[1], cuts[-1], tuple(middle), block))
-        return out + rows_of(cuts[-1], size, False, True)
-
-    inner: Block = []
-    for lets in axes[1:]:
-        inner += lets.before
-    for columns_body, _ in columns(em, lanes, wide, group_of, split):
-        inner += columns_body
-    for variable, size in zip(reversed(others), reversed(spatial[1:]), strict=True):
-        inner = [For(variable.name, 0, size, tuple(inner))]
-    if axes:
-        body += axes[0].before
-    count: Bound = IndexOp("mul", row_blocks_of, groups)
-    if rank:
-        count = IndexOp("mul", count, spatial[0])
-    em.phase(Parallel(chunk.name, count, (*body, *inner), split),
-             "" if not em.phases else "sums over channels and taps")  # fmt: skip
+            middle = rows_of(k0, k0 + self.block, False, False)
+            out.append(For(k0.name, cuts[1], cuts[-1], tuple(middle), self.block))
+        return out + rows_of(cuts[-1], geo.depth, False, True)
 
 
 def convolution(em: Emitter) -> None:
@@ -279,343 +293,72 @@ def convolution(em: Emitter) -> None:
     x, w = em.kernel.operands
     rows = exact_div(w.shape[0], anchor.groups)
     assert rows is not None
+    kernel = tuple(fixed(k) for k in w.shape[2:])
 
-    def axes_at(place: Sequence[Size]) -> list[_Axis]:
+    def axes(place: Sequence[Size]) -> list[Axis]:
         return [
-            _forward_axis(em, at, size, _fixed(kernel), s, lo, hi, d)
-            for at, size, kernel, s, (lo, hi), d in zip(
-                place, x.shape[2:], w.shape[2:], anchor.stride, anchor.padding, anchor.dilation,
+            forward_axis(em, at, size, k, s, lo, hi, d)
+            for at, size, k, s, (lo, hi), d in zip(
+                place, x.shape[2:], kernel, anchor.stride, anchor.padding, anchor.dilation,
                 strict=True,
             )
         ]  # fmt: skip
 
-    def position(group: Size, row: Size, rest: Sequence[Size]) -> list[Size]:
-        return [group * rows + row, *rest]
+    def whole(at: Size) -> Axis:
+        s, (lo, _), d = anchor.stride[-1], anchor.padding[-1], anchor.dilation[-1]
+        return forward_axis(em, at, x.shape[-1], kernel[-1], s, 0, 0, d, lo)
 
-    _sum_over_taps(em, x, w, anchor.groups, rows, w.shape[1], position, axes_at)
+    inside = None
+    if len(kernel) > 1:
+        inside = _inside(x.shape[-1], em.kernel.after.shape[-1], kernel[-1], anchor)
+    geo = _Geometry(anchor.groups, fixed(rows), fixed(w.shape[1]), kernel, w.strides[0],
+                    w.strides[1], axes, inside, whole)  # fmt: skip
+    _Sums(em, x, w, geo).run()
+
+
+def _inside(
+    size: Size, out: Size, kernel: int, anchor: anchors.Convolution
+) -> tuple[int, int] | None:
+    """Places of the last axis at which all taps meet the image."""
+    if not (isinstance(size, int) and isinstance(out, int)):
+        return None
+    s, (lo, _), d = anchor.stride[-1], anchor.padding[-1], anchor.dilation[-1]
+    first = min(out, -(-lo // s))
+    end = min(out, (size - 1 - (kernel - 1) * d + lo) // s + 1)
+    return (first, end) if end > first else None
 
 
 def convolution_input_grad(em: Emitter) -> None:
-    """Strategy for ConvolutionInputGrad: weights are turned so that a row lies in one piece."""
+    """Strategy for ConvolutionInputGrad."""
     anchor = em.kernel.anchor
     assert isinstance(anchor, anchors.ConvolutionInputGrad)
     dy, w = em.kernel.operands
     depth = exact_div(w.shape[0], anchor.groups)
     assert depth is not None
-    # [O, C, *K] as [C, O, *K] in memory
-    order = (1, 0, *range(2, len(w.shape)))
-    buffer = em.scratch_buffer("turned", w.dtype, product(w.shape))
-    turned = Access(buffer.name, w.dtype, 0, w.shape, contiguous_strides(w.shape, order))
-    builder = ScalarBuilder()
-    value = builder.input(w.dtype)
-    map_region(em, Region(w.shape, builder.build([value]), (w,), ((0, turned),)))
+    kernel = tuple(fixed(k) for k in w.shape[2:])
 
-    def axes_at(place: Sequence[Size]) -> list[_Axis]:
+    def axes(place: Sequence[Size]) -> list[Axis]:
         return [
-            _adjoint_axis(em, at, size, _fixed(kernel), s, lo, d)
-            for at, size, kernel, s, (lo, _), d in zip(
-                place, dy.shape[2:], w.shape[2:], anchor.stride, anchor.padding, anchor.dilation,
+            adjoint_axis(em, at, size, k, s, lo, d)
+            for at, size, k, s, (lo, _), d in zip(
+                place, dy.shape[2:], kernel, anchor.stride, anchor.padding, anchor.dilation,
                 strict=True,
             )
         ]  # fmt: skip
 
-    def position(group: Size, row: Size, rest: Sequence[Size]) -> list[Size]:
-        return [group * depth + rest[0], row, *rest[1:]]
+    def whole(at: Size) -> Axis:
+        tap, d = em.var("k"), anchor.dilation[-1]
+        image = at + anchor.padding[-1][0] - tap * d
+        return Axis(tap, kernel[-1], image, (), 0, kernel[-1])
 
-    _sum_over_taps(em, dy, turned, anchor.groups, w.shape[1], depth, position, axes_at)
-
-
-def convolution_weight_grad(em: Emitter) -> None:
-    """Strategy for ConvolutionWeightGrad: sums over places and examples, lane by lane.
-
-    A tile is some output channels times the taps of the last axis (or some input channels,
-    where there is one tap). Sums wait in a small array between blocks of rows of the image,
-    so that the rows of dy that a block reads stay in the first cache for all tiles.
-    """
-    anchor = em.kernel.anchor
-    assert isinstance(anchor, anchors.ConvolutionWeightGrad)
-    _WeightGrad(em, anchor).run()
-
-
-class _WeightGrad:
-    def __init__(self, em: Emitter, anchor: anchors.ConvolutionWeightGrad) -> None:
-        self.em = em
-        self.anchor = anchor
-        self.x, self.dy = em.kernel.operands
-        self.target = anchor_target(em)
-        self.dtype = self.target.dtype
-        self.depth = self.target.shape[1]
-        rows = exact_div(self.target.shape[0], anchor.groups)
-        assert rows is not None
-        self.rows: Size = rows
-        self.kernel = [_fixed(k) for k in self.target.shape[2:]]
-        self.lanes = self.x.shape[0]
-        last = self.kernel[-1]
-        #: columns of a tile: taps of the last axis, or channels where there is one tap
-        self.by_taps = last > 1
-        self.taps = -(-last // -(-last // 6)) if self.by_taps else 1
-        self.channels = 1 if self.by_taps else row_count(self.depth, 5)
-        wide = self.taps * self.channels
-        registers = 32 if em.tile[0] == 4 else 16
-        self.r = row_count(rows, max(1, (registers - 1 - wide) // wide))
-        self.place = [em.var("o") for _ in self.kernel]
-
-    def run(self) -> None:
-        em, anchor = self.em, self.anchor
-        taps = math.prod(self.kernel)
-        # channels of a chunk: their sums must fit into the second cache, with room to spare
-        per_channel = self.r * taps * em.lanes * self.dtype.itemsize
-        block = max(1, SUM_BYTES // per_channel // self.channels) * self.channels
-        depth = hint(self.depth)
-        block = min(block, -(-depth // self.channels) * self.channels)
-        row_blocks, c_blocks = round_up(self.rows, self.r), round_up(self.depth, block)
-        chunks = -(-hint(self.rows) // self.r) * -(-depth // block) * anchor.groups
-        # few chunks: the taps of the first axis are given out one by one
-        by_rows = chunks < 4 and len(self.kernel) > 1
-        chunk, left = em.var("c"), [em.var("rest") for _ in range(3)]
-        number, group, c_number = em.var("block"), em.var("g"), em.var("block")
-        first_row, last_row = em.var("first"), em.var("last")
-        c_first, c_last = em.var("first"), em.var("last")
-        self.group = group
-        body: Block = [
-            Let(number.name, IndexOp("mod", chunk, row_blocks)),
-            Let(left[0].name, IndexOp("div", chunk, row_blocks)),
-            Let(group.name, IndexOp("mod", left[0], anchor.groups)),
-            Let(left[1].name, IndexOp("div", left[0], anchor.groups)),
-            Let(c_number.name, IndexOp("mod", left[1], c_blocks)),
-            Let(left[2].name, IndexOp("div", left[1], c_blocks)),
-            Let(first_row.name, number * self.r),
-            Let(last_row.name, IndexOp("min", self.rows, first_row + self.r)),
-            Let(c_first.name, c_number * block),
-            Let(c_last.name, IndexOp("min", self.depth, c_first + block)),
-        ]
-        count: Bound = IndexOp("mul", IndexOp("mul", row_blocks, anchor.groups), c_blocks)
-        outer: tuple[Bound, Bound] = (0, self.kernel[0])
-        kept = taps
-        if by_rows:
-            count = IndexOp("mul", count, self.kernel[0])
-            outer = (left[2], left[2] + 1)
-            kept = taps // self.kernel[0]
-        size = self.r * kept * block * em.lanes
-        self.sums = Buffer(em.name("sums"), self.dtype, size, Space.ARENA)
-        self.by_rows = by_rows
-        self.kept = kept
-        self.c_first, self.c_last = c_first, c_last
-
-        def rows_of(indices: list[Size]) -> Block:
-            return self._chunk(indices, outer)
-
-        body += steps(em, first_row, last_row, self.r, rows_of, self.rows)
-        em.phase(
-            Parallel(chunk.name, count, tuple(body)), "sums over places and examples",
-            (self.sums,),
-        )  # fmt: skip
-        epilogue(em, self.target)
-
-    # -- one chunk -----------------------------------------------------------------------------
-
-    def _chunk(self, rows: list[Size], outer: tuple[Bound, Bound]) -> Block:
-        em = self.em
-        zero, i = em.name("zero"), em.var("i")
-        used = self.r * self.kept * em.lanes
-        clear: Block = [
-            Fill(zero, self.dtype, 0),
-            For(i.name, 0, (self.c_last - self.c_first) * used,
-                (Store(zero, self.dtype, self.sums.name, i, 1),), em.lanes),
-        ]  # fmt: skip
-        # with one axis there are no rows to block
-        y, out = em.var("y"), self.dy.shape[2] if len(self.kernel) > 1 else 1
-        height, stop = em.var("height"), em.var("stop")
-        row: Size = product(self.dy.shape[3:]) * self.lanes * (self.dtype.itemsize * len(rows))
-        block: Block = [Let(stop.name, IndexOp("min", out, y + height))]
-        block += self._taps(rows, outer, lambda c, tap: self._tile(rows, c, tap, (y, stop)))
-        ends = self._taps(rows, outer, lambda c, tap: self._finish(rows, c, tap))
-        return [
-            *clear,
-            Let(height.name, IndexOp("max", 1, IndexOp("div", BLOCK_BYTES, row))),
-            For(y.name, 0, out, tuple(block), height),
-            *ends,
-        ]
-
-    def _taps(
-        self,
-        rows: list[Size],
-        outer: tuple[Bound, Bound],
-        body: Callable[[list[Size], list[Size]], Block],
-    ) -> Block:
-        """Loops over channels and over the taps of all axes but the last."""
-        em = self.em
-        tap = [em.var("k") for _ in self.kernel[:-1]]
-
-        def channels(c: list[Size]) -> Block:
-            inner = body(c, list(tap))
-            for k in reversed(range(len(tap))):
-                lo, hi = outer if k == 0 else (0, self.kernel[k])
-                inner = [For(tap[k].name, lo, hi, tuple(inner))]
-            return inner
-
-        return steps(em, self.c_first, self.c_last, self.channels, channels, self.depth, "k_c")
-
-    def _columns(self, c: list[Size], first: int) -> list[tuple[Size, int]]:
-        """Channel and tap of the last axis for each column of a tile."""
-        if not self.by_taps:
-            return [(x, 0) for x in c]
-        return [(c[0], k) for k in range(first, min(first + self.taps, self.kernel[-1]))]
-
-    def _slot(self, row: int, c: Size, tap: list[Size], last: int) -> Size:
-        """Where a sum waits."""
-        index: Size = c - self.c_first
-        for k, (t, size) in enumerate(zip(tap, self.kernel[:-1], strict=True)):
-            if k == 0 and self.by_rows:
-                continue
-            index = index * size + t
-        index = (index * self.kernel[-1] + last) * self.r + row
-        return index * self.em.lanes
-
-    def _tile(
-        self, rows: list[Size], c: list[Size], tap: list[Size], y: tuple[Size, Size]
-    ) -> Block:
-        out: Block = []
-        for first in range(0, self.kernel[-1], self.taps) if self.by_taps else (0,):
-            out += self._sums(rows, self._columns(c, first), tap, y)
-        return out
-
-    def _sums(
-        self,
-        rows: list[Size],
-        cols: list[tuple[Size, int]],
-        tap: list[Size],
-        y: tuple[Size, Size],
-    ) -> Block:
-        em, anchor, place = self.em, self.anchor, self.place
-        accs = [[em.name("s") for _ in cols] for _ in rows]
-        before: Block = []
-        after: Block = []
-        for i, line in enumerate(accs):
-            for acc, (c, last) in zip(line, cols, strict=True):
-                slot = self._slot(i, c, tap, last)
-                before.append(Load(acc, self.dtype, self.sums.name, slot, 1))
-                after.append(Store(acc, self.dtype, self.sums.name, slot, 1))
-
-        def image(last: int) -> list[Size]:
-            at: list[Size] = []
-            for a, o in enumerate(place):
-                t = last if a == len(place) - 1 else tap[a]
-                at.append(o * anchor.stride[a] + t * anchor.dilation[a] - anchor.padding[a][0])
-            return at
-
-        def products(valid: list[bool] | None) -> Block:
-            """All products at a place; columns that are not valid there are left out."""
-
-            def step(n: Size, part: Size | None) -> Block:
-                inner: Block = []
-                vectors: list[str | None] = []
-                for k, (c, last) in enumerate(cols):
-                    if valid is not None and not valid[k]:
-                        vectors.append(None)
-                        continue
-                    at = [n, self.group * self.depth + c, *image(last)]
-                    name, load = em.load(self.x, at, 0, part, "x")
-                    vectors.append(name)
-                    inner.append(load)
-                for i, o in enumerate(rows):
-                    at = [n, self.group * self.rows + o, *place]
-                    name, load = em.load(self.dy, at, 0, part, "d")
-                    inner.append(load)
-                    inner += [
-                        Fma(accs[i][k], name, v, self.dtype)
-                        for k, v in enumerate(vectors) if v is not None
-                    ]  # fmt: skip
-                return inner
-
-            return em.vectors(0, self.lanes, step, "n")
-
-        lets: Block = []
-        inside = self._along_last(cols, products, lets)
-        for a in reversed(range(len(place) - 1)):
-            lo, hi = self._range(a, tap[a], lets, y if a == 0 else None)
-            inside = [For(place[a].name, lo, hi, tuple(inside))]
-        return [*before, *lets, *inside, *after]
-
-    def _range(
-        self, axis: int, tap: Size, lets: Block, inside: tuple[Size, Size] | None
-    ) -> tuple[Bound, Bound]:
-        """Places at which the tap meets the image."""
-        em, anchor = self.em, self.anchor
-        stride, (lo, hi) = anchor.stride[axis], anchor.padding[axis]
-        first, last = inside or (0, self.dy.shape[2 + axis])
-        shift = tap * anchor.dilation[axis] - lo
-        low: Bound = first
-        high: Bound = last
-        if lo > 0:
-            name = em.var("first")
-            least = IndexOp("div", (stride - 1) - shift, stride)
-            lets.append(Let(name.name, IndexOp("max", first, least)))
-            low = name
-        if hi > 0:
-            name = em.var("last")
-            most = IndexOp("div", self.x.shape[2 + axis] - shift + (stride - 1), stride)
-            lets.append(Let(name.name, IndexOp("min", last, most)))
-            high = name
-        return low, high
-
-    def _along_last(
-        self,
-        cols: list[tuple[Size, int]],
-        products: Callable[[list[bool] | None], Block],
-        lets: Block,
-    ) -> Block:
-        """The loop over the last axis: where all taps meet the image, and the edges."""
-        anchor, o = self.anchor, self.place[-1]
-        size, out = self.x.shape[-1], self.dy.shape[-1]
-        stride, dilation = anchor.stride[-1], anchor.dilation[-1]
-        lo, hi = anchor.padding[-1]
-        if not (lo or hi):
-            return [For(o.name, 0, out, tuple(products(None)))]
-        if not (isinstance(size, int) and isinstance(out, int)):
-            # the edges are not known: tap by tap
-            body: Block = []
-            for k, (_, last) in enumerate(cols):
-                low, high = self._range(len(self.place) - 1, last, lets, None)
-                only = [j == k for j in range(len(cols))]
-                body.append(For(o.name, low, high, tuple(products(only))))
-            return body
-
-        def meets(at: int, last: int) -> bool:
-            return 0 <= at * stride + last * dilation - lo < size
-
-        whole = [at for at in range(out) if all(meets(at, k) for _, k in cols)]
-        first, end = (whole[0], whole[-1] + 1) if whole else (out, out)
-        body = []
-        for lo_, hi_ in ((0, first), (end, out)):
-            at = lo_
-            while at < hi_:
-                # neighbouring places with the same valid taps share one loop
-                valid = [meets(at, k) for _, k in cols]
-                stop = at + 1
-                while stop < hi_ and [meets(stop, k) for _, k in cols] == valid:
-                    stop += 1
-                if any(valid):
-                    body.append(For(o.name, at, stop, tuple(products(valid))))
-                at = stop
-        if whole:
-            body.append(For(o.name, first, end, tuple(products(None))))
-        return body
-
-    def _finish(self, rows: list[Size], c: list[Size], tap: list[Size]) -> Block:
-        """The lanes of every sum added up, and stored."""
-        em = self.em
-        out: Block = []
-        for first in range(0, self.kernel[-1], self.taps) if self.by_taps else (0,):
-            for i, o in enumerate(rows):
-                for channel, last in self._columns(c, first):
-                    acc, total = em.name("s"), em.name("total")
-                    slot = self._slot(i, channel, tap, last)
-                    at = [self.group * self.rows + o, channel, *tap, last]
-                    out += [
-                        Load(acc, self.dtype, self.sums.name, slot, 1),
-                        Reduce(total, acc, self.dtype, "add"),
-                        Store(total, self.dtype, self.target.buffer,
-                              index_of(self.target, at), 1, 1),
-                    ]  # fmt: skip
-        return out
+    inside = None
+    size, out = dy.shape[-1], em.kernel.after.shape[-1]
+    if len(kernel) > 1 and anchor.stride[-1] == 1 and isinstance(size, int):
+        assert isinstance(out, int)
+        lo = anchor.padding[-1][0]
+        first = min(out, max(0, (kernel[-1] - 1) * anchor.dilation[-1] - lo))
+        end = min(out, size - lo)
+        inside = (first, end) if end > first else None
+    geo = _Geometry(anchor.groups, fixed(w.shape[1]), fixed(depth), kernel, w.strides[1],
+                    w.strides[0], axes, inside, whole)  # fmt: skip
+    _Sums(em, dy, w, geo).run()

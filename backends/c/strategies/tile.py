@@ -29,7 +29,7 @@ from ....ir.kernel.loops import (
 )
 from ..emitter import Block, Emitter
 
-__all__ = ["Column", "Partial", "Tile", "columns", "row_count", "steps"]
+__all__ = ["Column", "Tile", "columns", "row_count", "steps"]
 
 
 @dataclass(frozen=True)
@@ -42,27 +42,22 @@ class Column:
     at: Size
     part: Size | None
     group: Size = 0
-
-
-@dataclass(frozen=True)
-class Partial:
-    """Where sums wait between blocks of the contracted axis: row and column -> element."""
-
-    buffer: str
-    index: Callable[[Size, Size], Size]
+    #: how many places further on the last axis of an image
+    shift: int = 0
 
 
 @dataclass(frozen=True)
 class Tile:
     """Emits tiles of one kernel.
 
-    ``a`` and ``b`` load a row's element and a column's vector at the current step.
+    ``a`` loads an element of the tile's k-th row, given its first row, and ``b`` a column's
+    vector, at the current step.
     ``finish`` gives what happens to a finished sum.
     """
 
     em: Emitter
     dtype: DType
-    a: Callable[[Size], tuple[str, Load]]
+    a: Callable[[Size, int], tuple[str, Load]]
     b: Callable[[Column], tuple[str, Load]]
     finish: Callable[[Size, Column, str], Block]
 
@@ -72,14 +67,14 @@ class Tile:
         columns: Sequence[Column],
         steps: Callable[[Block], Block],
         *,
-        partial: Partial | None = None,
+        partial: Callable[[Size, Column], tuple[str, Size]] | None = None,
         first: bool = True,
         last: bool = True,
     ) -> Block:
         """One tile. ``steps`` wraps the body of one step in the loops of the sum.
 
-        With ``partial`` the sums start from memory unless ``first``, and go back there unless
-        ``last``.
+        ``partial`` gives buffer and element where a sum waits: the sums start from there
+        unless ``first``, and go back there unless ``last``.
         """
         em = self.em
         body: Block = []
@@ -89,16 +84,16 @@ class Tile:
                 if first or partial is None:
                     body.append(Fill(accs[r][c], self.dtype, 0))
                 else:
-                    index = partial.index(row, column.at)
-                    body.append(Load(accs[r][c], self.dtype, partial.buffer, index, 1, column.part))
+                    waiting = partial(row, column)
+                    body.append(Load(accs[r][c], self.dtype, *waiting, 1, column.part))
         step: Block = []
         vectors = []
         for column in columns:
             name, load = self.b(column)
             vectors.append(name)
             step.append(load)
-        for r, row in enumerate(rows):
-            name, load = self.a(row)
+        for r in range(len(rows)):
+            name, load = self.a(rows[0], r)
             step.append(load)
             step += [Fma(accs[r][c], name, v, self.dtype) for c, v in enumerate(vectors)]
         body += steps(step)
@@ -107,10 +102,8 @@ class Tile:
                 if last or partial is None:
                     body += self.finish(row, column, accs[r][c])
                 else:
-                    index = partial.index(row, column.at)
-                    body.append(
-                        Store(accs[r][c], self.dtype, partial.buffer, index, 1, column.part)
-                    )
+                    waiting = partial(row, column)
+                    body.append(Store(accs[r][c], self.dtype, *waiting, 1, column.part))
         return body
 
 
