@@ -75,6 +75,9 @@ def compile_command(
         Path | None, typer.Option(help="Also write every stage as text to this folder.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws the first parameters.")] = 0,
+    emit: Annotated[
+        str, typer.Option(help="artifact, or source: model.c, model.h, weights.bin (target c).")
+    ] = "artifact",
     as_json: Json = False,
 ) -> None:
     """Compile MODEL to a folder that runs without brickc."""
@@ -82,6 +85,15 @@ def compile_command(
         started = time.perf_counter()
         program = _compile(model, target, shape, range_, optimizer, function, memory_limit, seed)
         compiled = time.perf_counter() - started
+        if emit == "source":
+            written = [str(p) for p in program.emit_source(output)]
+            if as_json:
+                _print_json({"written": written})
+            else:
+                _out.print("\n".join(written), markup=False)
+            return
+        if emit != "artifact":
+            raise UsageError("unknown --emit", got=emit, expected="artifact or source")
         program.save(output)
         if dump_ir is not None:
             _dump_ir(program, dump_ir)
@@ -96,7 +108,8 @@ def compile_command(
         if as_json:
             _print_json(report)
             return
-        _out.print(f"{output}: compiled in {compiled:.2f} s", markup=False)
+        _out.print(f"{output}: compiled for {program.compiled.target} in {compiled:.2f} s",
+                   markup=False)  # fmt: skip
         _out.print(program.describe(), markup=False)
         _out.print(f"text form of every pass: {output}/ir; kernels: {output}/kernels, "
                    f"{output}/model.py", markup=False)  # fmt: skip
