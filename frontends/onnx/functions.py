@@ -88,7 +88,7 @@ def body_of(node: Node, domain: str, opsets: Mapping[str, int]) -> Body | None:
 
 def _call(node: Node) -> onnx.NodeProto:
     """The node with the attributes that it has here, in place of references."""
-    call = onnx_package().NodeProto()
+    call: onnx.NodeProto = onnx_package().NodeProto()
     call.CopyFrom(node.proto)
     del call.attribute[:]
     for name, attribute in node.attributes.items():

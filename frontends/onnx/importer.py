@@ -114,10 +114,16 @@ class Importer:
         self.dims: dict[str, Dim] = {}
         self.weights: dict[str, Array] = {}
         self.inputs: dict[str, Tensor] = {}
+        #: the file's name of an input -> the model's
+        self.names_of: dict[str, str] = {}
         self.updates: dict[Tensor, Tensor] = {}
         self.wanted: set[str] = set()
         self.problems: list[str] = []
         self.count = 0
+
+    def want(self, names: set[str]) -> None:
+        """Remember inputs (by the model's names) that must be known."""
+        self.wanted |= {k for k, name in self.names_of.items() if name in names}
 
     # ── the whole ────────────────────────────────────────────────────────────────────────
 
@@ -213,6 +219,7 @@ class Importer:
 
     def _input(self, value: onnx.ValueInfoProto) -> Item:
         name = self.names.unique(value.name, "input")
+        self.names_of[value.name] = name
         if value.name in self.values:
             return Known(np.asarray(self.values[value.name]))
         where = f"{self.file}: input {printable(value.name)!r}"

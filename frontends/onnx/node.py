@@ -151,7 +151,7 @@ class Node:
                 return stored.array
             case Tensor() as tensor:
                 inputs = _inputs_of(tensor)
-                self.importer.wanted |= inputs
+                self.importer.want(inputs)
                 raise UnsupportedError(
                     f"{self.op}: input {position + 1} must be known when the model is imported",
                     where=self.where, got=f"a value that depends on {_listed(inputs)}",
@@ -236,7 +236,7 @@ class Node:
         return [float(v) for v in self.attribute(name, "FLOATS", default)]
 
     def graph_of(self, name: str) -> onnx.GraphProto:
-        return self.attribute(name, "GRAPH", _REQUIRED)
+        return self.attribute(name, "GRAPH", _REQUIRED)  # type: ignore[no-any-return]
 
     def axes(self, rank: int, position: int, name: str = "axes") -> tuple[int, ...] | None:
         """Axes from an input (later opsets) or an attribute, not negative; None if not given."""

@@ -59,7 +59,7 @@ def read_model(path: Path) -> onnx.ModelProto:
             "an ONNX file cannot be this large", where=path.name, got=f"{size} bytes",
             expected=f"at most {_LARGEST_FILE}", hint="keep the weights as external data",
         )  # fmt: skip
-    model = onnx.ModelProto()
+    model: onnx.ModelProto = onnx.ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
     # the two implementations of protocol buffers raise different classes

@@ -84,7 +84,7 @@ def _reshape(node: Node, arrays: list[Any]) -> Array:
 
 def _cast(node: Node, arrays: list[Any]) -> Array | None:
     wanted = DTYPES.get(node.get_int("to"))
-    return arrays[0] if wanted in (DType.I64, DType.I32) else None
+    return np.asarray(arrays[0]) if wanted in (DType.I64, DType.I32) else None
 
 
 def _same(node: Node, arrays: list[Any]) -> Array:

@@ -102,6 +102,9 @@ def mish(x: Value) -> Value:
 
 def prelu(node: Node) -> Value:
     x, slope = node.tensor(0), node.tensor(1)
+    if node.opset < 7 and slope.rank == 1 and x.rank > 1:
+        # one slope a channel
+        slope = reshape(slope, (slope.shape[0], *(1,) * (x.rank - 2)))
     if not x.dtype.is_float:
         return where(a.less(x, 0), a.mul(x, slope), x)
     return f.prelu(x, slope)

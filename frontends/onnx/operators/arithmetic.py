@@ -107,9 +107,8 @@ def is_inf(node: Node) -> Value:
 def modulo(x: Value, y: Value) -> Value:
     """The rest that has y's sign."""
     rest = remainder(x, y)
-    zero = a.mul(y, 0)
-    other = a.not_equal(a.less(rest, zero), a.less(y, zero))
-    return where(a.logical_and(other, a.not_equal(rest, zero)), a.add(rest, y), rest)
+    other = a.not_equal(a.less(rest, 0), a.less(y, 0))
+    return where(a.logical_and(other, a.not_equal(rest, 0)), a.add(rest, y), rest)
 
 
 def remainder(x: Value, y: Value) -> Value:

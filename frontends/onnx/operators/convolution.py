@@ -94,7 +94,7 @@ def conv_transpose(node: Node) -> Value:
     dilations = each(node, "dilations", rank, (1,) * rank)
     extra = node.get_ints("output_padding", (0,) * rank)
     reach = tuple((k - 1) * d + 1 for k, d in zip(sizes, dilations, strict=True))
-    whole = [
+    whole: list[Size] = [
         s * (n - 1) + e + k for n, s, e, k in zip(x.shape[2:], strides, extra, reach, strict=True)
     ]
     mode = node.get_string("auto_pad", "NOTSET") or "NOTSET"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ....errors import UnsupportedError
+from ....ir.brick import Array
 from ....ir.bricks import arithmetic as a
 from ....ir.bricks.arithmetic import where
 from ....ir.bricks.convert import cast
@@ -164,7 +165,7 @@ def padded(node: Node, x: Value, before: list[int], after: list[int], mode: str,
     return x
 
 
-def _border(node: Node, size: int, low: int, high: int, mode: str) -> np.ndarray:  # type: ignore[type-arg]
+def _border(node: Node, size: int, low: int, high: int, mode: str) -> Array:
     if low + size + high > 2**24:
         raise node.wrong("a border is too wide", low + high)
     places = np.arange(-low, size + high)

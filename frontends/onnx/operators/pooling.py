@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ....ir.brick import Array
 from ....ir.bricks import arithmetic as a
 from ....ir.bricks.arithmetic import where
 from ....ir.bricks.convert import cast
@@ -117,7 +118,7 @@ def _max_with_indices(node: Node, x: Value, w: Windows) -> list[Value]:
     return [reduce_max(patches, -1), a.add(inside, offset)]
 
 
-def _numpy_patches(padded: np.ndarray, w: Windows) -> np.ndarray:  # type: ignore[type-arg]
+def _numpy_patches(padded: Array, w: Windows) -> Array:
     """[*O, K]: the numbers of the elements in every window."""
     y = padded
     for k, (size, stride, dilation) in enumerate(zip(w.size, w.stride, w.dilation, strict=True)):

@@ -76,7 +76,7 @@ def coordinates(count: int, axis: Axis, rules: Rules) -> Array:
 
 
 def _linear(distance: Array, cubic: float) -> Array:
-    return np.clip(1 - np.abs(distance), 0, 1)
+    return np.asarray(np.clip(1 - np.abs(distance), 0, 1))
 
 
 def _cubic(distance: Array, cubic: float) -> Array:
