@@ -55,6 +55,10 @@ Target = Annotated[str, typer.Option(help="What to compile for; see `brickc targ
 OptimizerOption = Annotated[
     str, typer.Option("--optimizer", help="e.g. sgd:lr=0.1,momentum=0.9 or adam:lr=0.001.")
 ]
+Loss = Annotated[
+    str | None,
+    typer.Option("--loss", help="Add a loss: softmax, square or logistic, or softmax:OUTPUT."),
+]
 
 
 @app.command("compile")
@@ -75,12 +79,15 @@ def compile_command(
         Path | None, typer.Option(help="Also write every stage as text to this folder.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws the first parameters.")] = 0,
+    loss: Loss = None,
     as_json: Json = False,
 ) -> None:
     """Compile MODEL to a folder that runs without brickc."""
     with _errors(as_json):
         started = time.perf_counter()
-        program = _compile(model, target, shape, range_, optimizer, function, memory_limit, seed)
+        program = _compile(
+            model, target, shape, range_, optimizer, function, memory_limit, seed, loss
+        )
         compiled = time.perf_counter() - started
         program.save(output)
         if dump_ir is not None:
@@ -157,6 +164,9 @@ def train(
         Path | None, typer.Option(help="Write the state here, and go on from it if it is there.")
     ] = None,
     dump_ir: Annotated[Path | None, typer.Option(help="Write every stage as text.")] = None,
+    loss: Loss = None,
+    shape: Shapes = None,
+    range_: Ranges = None,
     as_json: Json = False,
 ) -> None:
     """Compile MODEL's training step and train it."""
@@ -166,7 +176,7 @@ def train(
         from .training import ModelData
 
         started = time.perf_counter()
-        program = _compile(model, target, None, None, optimizer, None, None, seed)
+        program = _compile(model, target, shape, range_, optimizer, None, None, seed, loss)
         compile_seconds = time.perf_counter() - started
         dataset = load_data(data)
         source = ModelData.of(program.compiled.model, dataset, batch, seed)
@@ -415,13 +425,22 @@ def _progress(quiet: bool) -> Iterator[Progress]:
         yield progress
 
 
-def _model(spec: str, shapes: Sequence[str] | None, ranges: Sequence[str] | None) -> Model:
+def _model(
+    spec: str,
+    shapes: Sequence[str] | None,
+    ranges: Sequence[str] | None,
+    loss: str | None = None,
+) -> Model:
     from .frontends.load import load_model
+    from .frontends.losses import with_loss
     from .frontends.reshape import with_shapes
 
     model = load_model(spec)
     if shapes or ranges:
         model = with_shapes(model, shapes or (), ranges or ())
+    if loss is not None:
+        kind, _, output = loss.partition(":")
+        model = with_loss(model, kind, output=output)
     return model
 
 
@@ -434,12 +453,13 @@ def _compile(
     functions: Sequence[str] | None,
     memory_limit: str | None,
     seed: int,
+    loss: str | None = None,
 ) -> Program:
     from .compiler.optimizers import parse_optimizer
     from .program import compile
 
     return compile(
-        _model(spec, shapes, ranges),
+        _model(spec, shapes, ranges, loss),
         target,
         optimizer=parse_optimizer(optimizer),
         functions=functions,

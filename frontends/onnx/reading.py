@@ -59,7 +59,7 @@ def read_model(path: Path) -> onnx.ModelProto:
             "an ONNX file cannot be this large", where=path.name, got=f"{size} bytes",
             expected=f"at most {_LARGEST_FILE}", hint="keep the weights as external data",
         )  # fmt: skip
-    model: onnx.ModelProto = onnx.ModelProto()
+    model = onnx.ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
     # the two implementations of protocol buffers raise different classes
@@ -68,7 +68,7 @@ def read_model(path: Path) -> onnx.ModelProto:
             "not an ONNX model, or a damaged one", where=path.name,
             got=printable(str(error)) or f"{size} bytes",
         ) from None  # fmt: skip
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def opset_of(model: onnx.ModelProto, where: str) -> dict[str, int]:

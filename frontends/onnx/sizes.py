@@ -134,7 +134,7 @@ def _where(node: Node, arrays: list[Any]) -> Array | None:
     condition, x, y = arrays
     if condition.dtype != np.bool_:
         return None
-    return np.where(condition, x.astype(object), y.astype(object))
+    return np.asarray(np.where(condition, x.astype(object), y.astype(object)))
 
 
 def _product(node: Node, arrays: list[Any]) -> Array:

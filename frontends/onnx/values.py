@@ -20,16 +20,8 @@ from ...ir.types import TensorType
 from ...ir.value import Eager, Value
 from ..trace import Tensor
 
-__all__ = [
-    "Computed",
-    "Failed",
-    "Item",
-    "Known",
-    "Listed",
-    "Stored",
-    "TooLargeError",
-    "sizes_array",
-]
+__all__ = ["Computed", "Failed", "Item", "Known", "Listed", "Stored", "TooLargeError", "computed",
+           "plain_sizes", "sizes_array"]  # fmt: skip
 
 #: elements of an array that is computed while importing
 LARGEST_CONSTANT = 2**22

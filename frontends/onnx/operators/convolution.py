@@ -100,7 +100,7 @@ def conv_transpose(node: Node) -> Value:
     mode = node.get_string("auto_pad", "NOTSET") or "NOTSET"
     wanted: list[Size]
     if node.given("output_shape"):
-        wanted = list(node.get_ints("output_shape"))[-rank:]
+        wanted = list[Size](node.get_ints("output_shape"))[-rank:]
         padding = _split_total(node, [f - n for f, n in zip(whole, wanted, strict=True)], mode)
     elif mode in ("SAME_UPPER", "SAME_LOWER"):
         wanted = [n * s for n, s in zip(x.shape[2:], strides, strict=True)]
@@ -108,9 +108,8 @@ def conv_transpose(node: Node) -> Value:
     else:
         padding = borders(node, x.shape[2:], reach, strides)
         wanted = [f - lo - hi for f, (lo, hi) in zip(whole, padding, strict=True)]
-    # a result that is longer than windows reach is a convolution with less padding behind
-    cut = tuple((lo, hi) for lo, hi in padding)
-    brick = ConvolutionInputGrad(strides, cut, dilations, node.get_int("group", 1), tuple(wanted))
+    groups = node.get_int("group", 1)
+    brick = ConvolutionInputGrad(strides, padding, dilations, groups, tuple(wanted))
     y = x.apply(brick, _wide(x), _wide(w))
     return _with_bias(node, cast(y, x.dtype))
 
