@@ -6,9 +6,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("onnx")
-
 from onnx_suite import Verdict, judge_all, table
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
