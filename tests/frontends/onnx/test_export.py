@@ -70,7 +70,7 @@ def network() -> bc.Model:
     n = bc.Dim("N", 1, 64)
     x, t = bc.input("x", (n, 2, 9, 8)), bc.input("t", (n,), "i32", limit=5)
     y = bc.Sequential(
-        bc.Conv2d(6, 3, padding=1), bc.BatchNorm(), bc.ReLU(), bc.MaxPool(2),
+        bc.Conv2d(6, 3, padding=1, bias=False), bc.BatchNorm(), bc.ReLU(), bc.MaxPool(2),
         bc.Conv2d(6, 3, stride=2, groups=2), bc.Tanh(), bc.Flatten(), bc.Linear(5),
     )(x)  # fmt: skip
     return bc.Model({"logits": y}, bc.softmax_loss(y, t), {"accuracy": bc.accuracy(y, t)})
