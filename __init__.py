@@ -30,7 +30,7 @@ from .frontends.layers import *  # noqa: F403 - its __all__ is the explicit list
 from .frontends.load import load_model
 from .frontends.losses import tensors, with_loss
 from .frontends.model import Model
-from .frontends.onnx import from_onnx
+from .frontends.onnx import from_onnx, to_onnx
 from .frontends.trace import Tensor, input, literal, parameter, state
 from .ir.dims import Dim
 from .ir.dtypes import DType
@@ -81,6 +81,7 @@ __all__ = [
     "print_graph",
     "state",
     "tensors",
+    "to_onnx",
     "uniform",
     "verify",
     "with_loss",

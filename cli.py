@@ -215,6 +215,44 @@ def train(
 
 
 @app.command()
+def export(
+    model: ModelArg,
+    output: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The file to write.")],
+    function: Annotated[str, typer.Option(help="infer, evaluate or train_step.")] = "infer",
+    weights: Annotated[
+        Path | None, typer.Option(help="Take parameters from this trained artifact.")
+    ] = None,
+    optimizer: OptimizerOption = "sgd:lr=0.01",
+    loss: Loss = None,
+    shape: Shapes = None,
+    range_: Ranges = None,
+    seed: Annotated[int, typer.Option(help="Draws the first parameters.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write MODEL, or its whole training step, as an ONNX model."""
+    with _errors(as_json):
+        from .compiler.optimizers import parse_optimizer
+        from .frontends.onnx import to_onnx
+        from .runtime import artifact
+
+        trained = artifact.load(weights).state_dict() if weights is not None else None
+        made = to_onnx(
+            _model(model, shape, range_, loss), function, optimizer=parse_optimizer(optimizer),
+            weights=trained, seed=seed,
+        )  # fmt: skip
+        try:
+            output.write_bytes(made.SerializeToString())
+        except OSError as error:
+            raise UsageError("cannot write the file", got=f"{output}: {error.strerror}") from None
+        report = {"file": str(output), "nodes": len(made.graph.node),
+                  "opset": made.opset_import[0].version}  # fmt: skip
+        if as_json:
+            _print_json(report)
+            return
+        _out.print(f"{output}: {report['nodes']} nodes, opset {report['opset']}", markup=False)
+
+
+@app.command()
 def dump(
     model: ModelArg,
     stage: Annotated[

@@ -11,16 +11,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import numpy.typing as npt
 
 from ...errors import UsageError
 from ...ir.dims import Dim
 from ..model import Model
+from .export import to_onnx
+from .importer import Importer
+from .reading import read_model
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["from_onnx", "read_file"]
+__all__ = ["from_onnx", "read_file", "to_onnx"]
 
 
 def from_onnx(
@@ -42,11 +46,6 @@ def from_onnx(
     Raises UnsupportedError that lists every node that is not supported, and ImportModelError
     for a file that is damaged or makes no sense.
     """
-    import numpy as np
-
-    from .importer import Importer
-    from .reading import read_model
-
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if not path.is_file():
