@@ -262,7 +262,8 @@ class Importer:
     def _dim(self, text: str) -> Dim:
         """The named dim of that text, which may be anything."""
         if text not in self.dims:
-            clean = "".join(c if c.isascii() and c.isalnum() else "_" for c in text[:40])
+            plain = printable(text, 40)
+            clean = "".join(c if c.isascii() and c.isalnum() else "_" for c in plain)
             name = clean if clean[:1].isalpha() else f"d{clean}"
             taken = {d.name for d in self.dims.values()}
             number, unique = 1, name

@@ -44,8 +44,13 @@ _LAYOUT: dict[int, tuple[int, str]] = {
 }  # fmt: skip
 
 
-def printable(text: str, most: int = 80) -> str:
-    """A name from a file as it may stand in a message or a comment: short, without quotes."""
+def printable(text: str | bytes, most: int = 80) -> str:
+    """A name from a file as it may stand in a message or a comment: short, without quotes.
+
+    What is no UTF-8 comes out of a message as bytes.
+    """
+    if isinstance(text, bytes):
+        text = text[: 4 * most].decode("utf-8", "replace")
     clean = "".join(c if c.isprintable() and c not in "\"'\\" else "_" for c in text[:most])
     return clean.strip()
 

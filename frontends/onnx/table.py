@@ -30,7 +30,6 @@ from .operators import (
 )
 from .operators.kind import Convert, Table
 from .package import onnx_package
-from .values import Listed
 
 if TYPE_CHECKING:
     from .node import Node
@@ -86,13 +85,8 @@ def takes(node: Node, domain: str) -> None:
         schema = onnx.defs.get_schema(node.op, node.opset, domain)
     except onnx.defs.SchemaError:
         return
-    count = len(node.operands)
-    present = sum(o is not None for o in node.operands)
-    listed = any(isinstance(o, Listed) for o in node.operands)
-    if count > schema.max_input or (present < _needed(schema) and not listed):
+    # an optional input that is left out has an empty name
+    count = len(node.proto.input)
+    if not schema.min_input <= count <= schema.max_input:
         most = schema.max_input if schema.max_input < 2**31 - 1 else "any number"
         raise node.wrong("wrong number of inputs", count, f"{schema.min_input} to {most}")
-
-
-def _needed(schema: object) -> int:
-    return int(getattr(schema, "min_input", 0))

@@ -28,6 +28,10 @@ from .movement import fixed
 __all__ = ["TABLE"]
 
 
+#: elements of an image whose elements are numbered while importing
+_LARGEST_IMAGE = 2**22
+
+
 @dataclass(frozen=True)
 class Windows:
     """Windows on the spatial axes: ``padding`` with what ceil mode adds, ``given`` without."""
@@ -101,6 +105,8 @@ def _max_with_indices(node: Node, x: Value, w: Windows) -> list[Value]:
     """Indices count the elements of the whole tensor; column-major within an image if asked."""
     spatial = [fixed(node, n, "an index of the maximum") for n in x.shape[2:]]
     patches = _patches(x, w, -math.inf)
+    if math.prod(spatial) > _LARGEST_IMAGE:
+        raise node.unsupported("indices in so large an image", spatial)
     column_major = node.get_flag("storage_order")
     order = "F" if column_major else "C"
     numbers = np.arange(math.prod(spatial)).reshape(spatial, order=order)  # type: ignore[call-overload]
@@ -143,18 +149,21 @@ def average_pool(node: Node) -> Value:
     plain = w.padding == w.given and (include or not any(map(any, w.given)))
     if plain:
         return a.mul(total, 1.0 / math.prod(w.size))
-    counts = np.ones((), np.float64)
     for k, n in enumerate(x.shape[2:]):
         size = fixed(node, n, "a mean that leaves out the padding")
         lo, hi = w.given[k]
         first, last = (-lo, size + hi) if include else (0, size)
         fixed_count = fixed(node, total.shape[2 + k], "a mean that leaves out the padding")
+        if fixed_count * w.size[k] > _LARGEST_IMAGE:
+            raise node.unsupported("so many windows", fixed_count)
         at = np.arange(fixed_count)[:, None] * w.stride[k] - lo
         at = at + np.arange(w.size[k]) * w.dilation[k]
-        counts = np.multiply.outer(counts, ((at >= first) & (at < last)).sum(1))
-    if counts.size and counts.min() < 1:
-        raise node.wrong("a window sees padding alone")
-    return a.mul(total, node.literal((1.0 / counts).astype(x.dtype.numpy)))
+        counts = ((at >= first) & (at < last)).sum(1)
+        if counts.size and counts.min() < 1:
+            raise node.wrong("a window sees padding alone")
+        shares = (1.0 / counts).reshape([-1 if j == 2 + k else 1 for j in range(x.rank)])
+        total = a.mul(total, node.literal(shares.astype(x.dtype.numpy)))
+    return total
 
 
 def lp_pool(node: Node) -> Value:

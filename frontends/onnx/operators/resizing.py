@@ -135,7 +135,8 @@ def resized(node: Node, x: Value, axes: list[Axis], rules: Rules) -> Value:
     for axis in axes:
         k = axis.number
         count = fixed(node, x.shape[k], "an axis that is resized")
-        if axis.size < 0 or axis.size * max(count, 1) > _LARGEST_MATRIX or not axis.scale > 0:
+        work = axis.size if rules.mode == "nearest" else axis.size * count
+        if axis.size < 0 or work > _LARGEST_MATRIX or not axis.scale > 0:
             raise node.unsupported("so large a size", axis.size)
         if count == 0:
             raise node.wrong("nothing can be resized", x.type)
