@@ -205,6 +205,16 @@ def test_border_of_integers(target: str, rng: np.random.Generator) -> None:
     check(net.graph, arrays(net, rng), target=target, exact=True)
 
 
+def test_anchor_takes_over_what_is_added(target: str, rng: np.random.Generator) -> None:
+    """The second border array may lie over the first, which is added to it: not before that."""
+    net = Net()
+    first, second = (x.apply(Pad((k,), (8 - k,), (0,), 0.0), x)
+                     for k, x in enumerate((net.input("a", (4,)), net.input("b", (4,)))))  # fmt: skip
+    net.output("sum", a.mul(a.add(first, second), second))
+    net.output("later", a.add(second, second.apply(Reverse((0,)), second)))
+    check(net.graph, arrays(net, rng), target=target)
+
+
 def test_reduction_of_a_copied_view(target: str, rng: np.random.Generator) -> None:
     """Windows over two axes cannot be one axis by strides alone."""
     net = Net()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ....compiler.optimize.expand import has_own_vjp
+from ....ir.brick import Composite, ModeDependent
 from ....ir.bricks import arithmetic as a
 from ....ir.bricks.arithmetic import where
 from ....ir.bricks.convert import cast
@@ -20,36 +22,54 @@ __all__ = ["TABLE", "gradients"]
 
 def gradients(y: Tensor, wrt: Sequence[Tensor]) -> list[Tensor | None]:
     """dy/dx for every x, y being one number or the sum of its elements; None if there is none."""
-    order: list[Tensor] = []
-    seen: set[Tensor] = set()
-    stack: list[tuple[Tensor, int]] = [(y, 0)]
+    ones = broadcast_to(constant(y, 1.0, y.dtype), y.shape)
+    found = _pulled_back(y, ones, wrt)
+    return [g if isinstance(g, Tensor) else None for g in found]
+
+
+def _pulled_back(y: Tensor, cotangent: Value, wrt: Sequence[Value]) -> list[Value | None]:
+    """The cotangents of ``wrt``, given that of y."""
     wanted = set(wrt)
-    while stack:
-        tensor, k = stack.pop()
-        if k == 0 and tensor in seen:
-            continue
-        seen.add(tensor)
-        if k < len(tensor.operands) and tensor not in wanted:
-            stack.append((tensor, k + 1))
-            if tensor.operands[k] not in seen:
-                stack.append((tensor.operands[k], 0))
-        else:
-            order.append(tensor)
-    total: dict[Tensor, Value] = {}
-    total[y] = broadcast_to(constant(y, 1.0, y.dtype), y.shape)
-    for tensor in reversed(order):
-        if tensor not in total or tensor in wanted or not tensor.operands:
+    total: dict[Value, Value] = {y: cotangent}
+    for tensor in reversed(_operands_first(y, wanted)):
+        if tensor not in total or tensor in wanted:
             continue
         for operand, part in zip(tensor.operands, _parts(tensor, total[tensor]), strict=True):
             if part is not None and operand.dtype.is_float:
                 old = total.get(operand)
                 total[operand] = part if old is None else a.add(old, part)
-    found = [total.get(x) for x in wrt]
-    return [g if isinstance(g, Tensor) else None for g in found]
+    return [total.get(x) for x in wrt]
+
+
+def _operands_first(y: Tensor, leaves: set[Value]) -> list[Tensor]:
+    """Every tensor that y depends on, after its operands; nothing behind the leaves."""
+    order: list[Tensor] = []
+    seen: set[Tensor] = {y}
+    stack = [(y, iter(() if y in leaves else y.operands))]
+    while stack:
+        tensor, rest = stack[-1]
+        for operand in rest:
+            if operand not in seen:
+                seen.add(operand)
+                stack.append((operand, iter(() if operand in leaves else operand.operands)))
+                break
+        else:
+            stack.pop()
+            order.append(tensor)
+    return order
 
 
 def _parts(tensor: Tensor, cotangent: Value) -> Sequence[Value | None]:
-    return tensor.brick.vjp(tensor.operands, tensor, cotangent)
+    """The operands' cotangents: by the brick's rule, or by those of what it stands for."""
+    brick = tensor.brick
+    if isinstance(brick, ModeDependent):
+        whole, _ = brick.specialise(tensor.operands, training=False)
+    elif isinstance(brick, Composite) and not has_own_vjp(brick):
+        whole = brick.expand(tensor.operands)
+    else:
+        return brick.vjp(tensor.operands, tensor, cotangent)
+    assert isinstance(whole, Tensor)
+    return _pulled_back(whole, cotangent, tensor.operands)
 
 
 def gradient(node: Node) -> list[object]:
