@@ -3,6 +3,7 @@
     zoo:lenet5              a network of the zoo
     network.py:make         a Model in your file, or a function that returns one
     network.ir              IR text, as brickc saves it (also .brickc)
+    network.onnx            an ONNX model
 
 Importers have one entry each in ``IMPORTERS``, by the file name's suffix.
 """
@@ -22,6 +23,7 @@ from ..ir.bricks import CATALOGUE
 from ..ir.parser import parse
 from . import zoo
 from .model import Model
+from .onnx import read_file as read_onnx
 
 __all__ = ["IMPORTERS", "load_model"]
 
@@ -80,6 +82,7 @@ def _ir_text(path: Path) -> Model:
 IMPORTERS: dict[str, Callable[[Path], Model]] = {
     ".ir": _ir_text,
     ".brickc": _ir_text,
+    ".onnx": read_onnx,
 }
 
 

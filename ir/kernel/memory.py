@@ -92,5 +92,6 @@ def contiguous_strides(shape: tuple[Size, ...], order: tuple[int, ...]) -> tuple
     step: Size = 1
     for axis in reversed(order):
         strides[axis] = step
-        step = step * shape[axis]
+        if shape[axis] != 0:  # a stride of 0 would say that elements are repeated
+            step = step * shape[axis]
     return tuple(strides)
