@@ -29,6 +29,7 @@ from .frontends.layer import Layer
 from .frontends.layers import *  # noqa: F403 - its __all__ is the explicit list
 from .frontends.load import load_model
 from .frontends.model import Model
+from .frontends.torch_export import from_torch
 from .frontends.trace import Tensor, input, literal, parameter, state
 from .ir.dims import Dim
 from .ir.dtypes import DType
@@ -65,6 +66,7 @@ __all__ = [
     "compile",
     "constant",
     "data",
+    "from_torch",
     "functional",
     "gaussian",
     "input",

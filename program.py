@@ -45,8 +45,11 @@ class Program(Executable):
     def of(compiled: Compiled, seed: int = 0) -> Program:
         program = Program.from_sources(compiled.sources, seed)
         program.compiled = compiled
-        if compiled.model.weights:
-            program.load_state_dict(compiled.model.weights, strict=False)
+        # a function that was not asked for may be the only one that needs a state
+        there = {leaf.name for leaf in compiled.leaves}
+        weights = {k: v for k, v in (compiled.model.weights or {}).items() if k in there}
+        if weights:
+            program.load_state_dict(weights, strict=False)
         return program
 
     def explain(self, function: str | None = None) -> dict[str, Any]:
