@@ -15,6 +15,7 @@ from .compiler.optimizers import Optimizer
 from .driver import Compiled, Function, Observer, compile_model
 from .errors import UsageError
 from .frontends.model import Model
+from .frontends.torch_export.state import torch_state
 from .ir.dims import evaluate, maximum, minimum
 from .ir.dtypes import DType
 from .ir.printer import print_graph
@@ -51,6 +52,20 @@ class Program(Executable):
         if weights:
             program.load_state_dict(weights, strict=False)
         return program
+
+    def state_dict(self, framework: str = "numpy") -> dict[str, Any]:
+        """Copies of all parameters and states by name, axes in the model's order.
+
+        ``"numpy"`` gives arrays of all that the program keeps. ``"torch"`` gives tensors under
+        the names of the module that the model came from, what belongs to the optimizer left
+        out: ``module.load_state_dict(program.state_dict("torch"))``.
+        """
+        arrays = super().state_dict()
+        if framework == "numpy":
+            return arrays
+        if framework != "torch":
+            raise UsageError("unknown framework", got=framework, expected="numpy, torch")
+        return torch_state(self.compiled.model, arrays)
 
     def explain(self, function: str | None = None) -> dict[str, Any]:
         """Kernels, bytes, FLOPs, peak memory, and why each edge was or was not fused."""

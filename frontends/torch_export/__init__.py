@@ -92,7 +92,9 @@ def model_of(found: Converted, title: str, loss: Loss | None) -> Model:
     model = Model(outputs, wanted, updates=found.updates, name=title)
     known = {**model.parameters, **model.states}
     kept = {k: v for k, v in found.weights.items() if k in known}
-    return Model(outputs, wanted, updates=found.updates, name=title, weights=kept)
+    model = Model(outputs, wanted, updates=found.updates, name=title, weights=kept)
+    model.imported = {k: v if v in known else found.weights[v] for k, v in found.leaves.items()}
+    return model
 
 
 def _loss(outputs: Mapping[str, Tensor], loss: Loss | None) -> Tensor | None:

@@ -84,6 +84,8 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
+        # recurrent layers keep a list of their parameters beside the parameters
+        warnings.filterwarnings("ignore", r"The tensor attributes? self\..*_flat_weights")
         yield
 
 
@@ -172,7 +174,7 @@ class GraphReader:
         if kind is InputKind.USER and not isinstance(value, self.torch.Tensor):
             return InputSpec(InputKind.FIXED, node.name, value=value)
         persistent = spec.persistent is not False
-        return InputSpec(kind, node.name, spec.target or "", self._type(value), persistent)
+        return InputSpec(kind, node.name, spec.target or "", self.type(value), persistent)
 
     def call(self, node: Any) -> Call:
         value = node.meta.get("val")
@@ -182,7 +184,7 @@ class GraphReader:
             tuple(self.argument(a) for a in node.args),
             {k: self.argument(a) for k, a in node.kwargs.items()},
             (node.name,),
-            tuple(self._type(v) for v in many),
+            tuple(self.type(v) for v in many),
             True,
             source_of(node.meta.get("stack_trace") or "", _module_path(node), self.name),
         )
@@ -204,7 +206,7 @@ class GraphReader:
                 return self._size(value)
         return value
 
-    def _type(self, value: Any) -> TensorType | None:
+    def type(self, value: Any) -> TensorType | None:
         if not isinstance(value, self.torch.Tensor):
             return None
         try:
