@@ -46,6 +46,13 @@ Array = np.ndarray[Any, Any]
 SAMPLES = {"float64": 5, "float32": 2, "int64": 3, "bool": 3}
 #: relative to the largest element
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "int64": 0.0, "bool": 0.0}
+#: where torch itself is not as exact: (entry, dtype) -> the tolerance
+INEXACT = {
+    ("logcumsumexp", "float32"): 2e-3,  # torch's own gradient is as far from its float64 one
+    ("nn.functional.hardsigmoid", "float64"): 1e-8,  # torch's derivative is 1/6 in float32
+}
+#: torch says that its gradients are wrong where an index comes twice, which it does here
+REPEATED = {f"nn.functional.max_unpool{n}d" for n in (1, 2, 3)}
 #: elements of a sample's inputs and outputs; larger ones take long and show nothing more
 LARGEST = 20_000
 
@@ -160,7 +167,7 @@ def graphs_of(
     return forward, result, names
 
 
-def tried(case: Case, dtype: str, table: Any, compiled: bool) -> bool:
+def tried(case: Case, tolerance: float, table: Any, compiled: bool, graded: bool) -> bool:
     """Compare the sample with torch; True if gradients were compared. Raises Disagrees."""
     import torch
 
@@ -187,7 +194,7 @@ def tried(case: Case, dtype: str, table: Any, compiled: bool) -> bool:
         rng.standard_normal(tuple(y.shape)) if t else None
         for y, t in zip(expected, tracked, strict=True)
     ]
-    wanted = gradients_of(tensors, expected, directions)
+    wanted = gradients_of(tensors, expected, directions) if graded else None
     try:
         forward, backward, names = graphs_of(
             program, directions if wanted else [None] * len(expected)
@@ -196,10 +203,10 @@ def tried(case: Case, dtype: str, table: Any, compiled: bool) -> bool:
         used = {n: a for n, a in inputs.items() if n in forward.inputs}
         graph = backward if backward is not None and wanted else forward
         got = interpret(graph, used).outputs
-        agree(got, forward, expected, wanted, names, dtype)
+        agree(got, forward, expected, wanted, names, tolerance)
         if compiled:
             program_ = bc.compile(bc.Model.from_graph(graph), functions=["infer"])
-            agree(program_.infer(**used), forward, expected, wanted, names, dtype, "compiled: ")
+            agree(program_.infer(**used), forward, expected, wanted, names, tolerance, "compiled: ")
     except Disagrees:
         raise
     except BrickcError as error:
@@ -235,18 +242,18 @@ def gradients_of(
 
 def agree(
     got: Any, forward: Graph, expected: list[Any], wanted: list[Any] | None, names: list[str],
-    dtype: str, label: str = "",
+    tolerance: float, label: str = "",
 ) -> None:  # fmt: skip
     for name, y in zip(forward.outputs, expected, strict=True):
-        close(got[name], y.detach().numpy(), dtype, f"{label}{name}")
+        close(got[name], y.numpy(force=True), tolerance, f"{label}{name}")
     for name, gradient in zip(names, wanted or [], strict=False):
         if gradient is not None:
-            theirs = gradient.numpy()
+            theirs = gradient.numpy(force=True)
             ours = got.get(f"grad/{name}", np.zeros_like(theirs))
-            close(ours, theirs, dtype, f"{label}gradient of {name}")
+            close(ours, theirs, tolerance, f"{label}gradient of {name}")
 
 
-def close(ours: Array, theirs: Array, dtype: str, what: str) -> None:
+def close(ours: Array, theirs: Array, tolerance: float, what: str) -> None:
     if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
         raise Disagrees(f"{what}: {ours.dtype}{ours.shape}, not {theirs.dtype}{theirs.shape}")
     if theirs.dtype.kind != "f":
@@ -260,7 +267,7 @@ def close(ours: Array, theirs: Array, dtype: str, what: str) -> None:
         raise Disagrees(f"{what}: not finite")
     scale = max(1.0, float(np.abs(theirs[finite]).max(initial=0.0)))
     error = float(np.abs(ours[finite] - theirs[finite]).max(initial=0.0)) / scale
-    if error > TOLERANCE[dtype]:
+    if error > tolerance:
         raise Disagrees(f"{what}: off by {error:.1e}")
 
 
@@ -309,11 +316,14 @@ def _samples(entry: Entry, op: Any, dtype: Any, key: str, table: Any) -> None:
         entry.reasons[f"no samples: {type(error).__name__}"] += 1
         entry.refused += 1
         return
+    tolerance = INEXACT.get((entry.name, key), TOLERANCE[key])
     for number, sample in enumerate(samples):
         first = not entry.compiled
         try:
             torch.manual_seed(1)
-            entry.gradients |= tried(case_of(op, sample), key, table, first)
+            entry.gradients |= tried(
+                case_of(op, sample), tolerance, table, first, entry.name not in REPEATED
+            )
             entry.passed += 1
             entry.compiled = True
         except Refused as error:
@@ -367,6 +377,9 @@ Each entry of torch's operator database (`op_db`) is tried on the samples of tor
 five in float64, two in float32, of entries without floats three of integers or truth values.
 *Pass*: every sample agrees, outputs and gradients, to 1e-9 of the largest element in float64
 and 1e-4 in float32, in the interpreter, and the first one compiled for NumPy as well.
+Two entries have a wider tolerance, as torch's own results are no better: `logcumsumexp` (float32)
+and `nn.functional.hardsigmoid` (its derivative is rounded to float32). `max_unpool*d` is compared
+without gradients: torch documents that they are wrong where an index comes twice.
 *Unsupported*: an error names what is missing for at least one sample. *Wrong*: the numbers
 differ.
 """

@@ -135,6 +135,9 @@ class _Reader:
         self.name = name
         self.dims: dict[str, Dim] = {}
         self.types: dict[str, TensorType | None] = {}
+        #: where an array lies -> its first name; and the other names
+        self.first: dict[tuple[Any, ...], str] = {}
+        self.aliases: dict[str, str] = {}
 
     def run(self) -> Exported:
         if "serialized_exported_program.json" in {n.rpartition("/")[2] for n in (
@@ -161,7 +164,7 @@ class _Reader:
         outputs = [self._output(s) for s in self._get(signature, "output_specs", list)]
         arrays = {**self._arrays(model, "weights"), **self._arrays(model, "constants")}
         title = plain(Path(self.name).stem).strip() or "model"
-        return Exported(title, inputs, calls, outputs, arrays)
+        return Exported(title, inputs, calls, outputs, arrays, self.aliases)
 
     def _model(self) -> str:
         """The model's name in the archive, which may hold several."""
@@ -408,6 +411,9 @@ class _Reader:
         shape = self._numbers(self._sizes(self._get(layout, "sizes", list)), name)
         strides = self._numbers(self._sizes(self._get(layout, "strides", list)), name)
         (offset,) = self._numbers([self._size(self._get(layout, "storage_offset", dict))], name)
+        place = (what, path, dtype, shape, strides, offset)
+        if self.first.setdefault(place, name) != name:
+            self.aliases[name] = self.first[place]
         return self._strided(stored[path], dtype, shape, strides, offset, shown)
 
     def _numbers(self, sizes: Sequence[Size], name: str) -> tuple[int, ...]:

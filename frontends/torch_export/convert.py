@@ -71,8 +71,8 @@ class _Conversion:
         self.shared: set[str] = set()
         #: buffer -> the name in the graph; torch may write in place
         self.buffers: dict[str, str] = {}
-        #: buffer -> the state, whatever its name in the graph stands for by now
-        self.states: dict[str, Tensor] = {}
+        #: the parameters and states, whatever their names in the graph stand for by now
+        self.leaves: dict[str, Tensor] = {}
         #: label inputs: name in the graph -> number of rows that they choose from
         self.limits = _limits(program)
 
@@ -121,18 +121,17 @@ class _Conversion:
             )  # fmt: skip
         if spec.kind is InputKind.CONSTANT:
             return trace.literal(array, dtype)
-        first = self.result.leaves.get(spec.target)
-        if first is not None:
-            raise ImportModelError(f"two leaves are called {spec.target!r}"[:200])
-        make = trace.parameter if spec.kind is InputKind.PARAMETER else trace.state
-        with _named(spec.target):
-            tensor = make(spec.target, array.shape, constant_init(0.0), dtype)
-        self.result.leaves[spec.target] = spec.target
-        self.result.weights[spec.target] = array
+        name = self.program.aliases.get(spec.target, spec.target)
+        if name not in self.leaves:
+            make = trace.parameter if spec.kind is InputKind.PARAMETER else trace.state
+            with _named(name):
+                self.leaves[name] = make(name, array.shape, constant_init(0.0), dtype)
+            self.result.weights[name] = array
+        if spec.persistent:
+            self.result.leaves[spec.target] = name
         if spec.kind is InputKind.BUFFER:
             self.buffers[spec.target] = spec.name
-            self.states[spec.target] = tensor
-        return tensor
+        return self.leaves[name]
 
     # ── calls ────────────────────────────────────────────────────────────────────────────
 
@@ -281,7 +280,7 @@ class _Conversion:
     def _update(self, buffer: str, name: str) -> None:
         if buffer not in self.buffers:
             raise ImportModelError(f"an update of {buffer!r}, which is no buffer"[:200])
-        leaf = self.states[buffer]
+        leaf = self.leaves[self.program.aliases.get(buffer, buffer)]
         value = self.values.get(self.cells.get(name, name))
         if isinstance(value, Kept):
             if value.state is not leaf:

@@ -110,6 +110,8 @@ class Exported:
     outputs: Sequence[OutputSpec]
     #: torch's name -> array; parameters, buffers and constants
     arrays: Mapping[str, Array]
+    #: names of arrays that are another one: tied weights
+    aliases: Mapping[str, str] = field(default_factory=dict)
     #: names of the user's outputs, as far as ``forward`` names them
     output_names: Sequence[str] = field(default_factory=tuple)
 

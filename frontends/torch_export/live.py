@@ -152,7 +152,19 @@ def read(program: Any, name: str, names: Mapping[str, str] | None = None) -> Exp
     for k, v in program.constants.items():
         if isinstance(v, torch.Tensor):
             arrays[k] = reader.array(v)
-    return Exported(name, inputs, calls, outputs, arrays, _output_names(program))
+    aliases = _tied(program.state_dict)
+    return Exported(name, inputs, calls, outputs, arrays, aliases, _output_names(program))
+
+
+def _tied(tensors: Mapping[str, Any]) -> dict[str, str]:
+    """Name -> the first name of the same elements in memory."""
+    first: dict[tuple[Any, ...], str] = {}
+    aliases: dict[str, str] = {}
+    for name, t in tensors.items():
+        key = (t.data_ptr(), tuple(t.shape), t.stride(), t.dtype)
+        if t.numel() and first.setdefault(key, name) != name:
+            aliases[name] = first[key]
+    return aliases
 
 
 class GraphReader:

@@ -17,6 +17,7 @@ from ...ir.value import Value
 from .. import trace
 from ..trace import Tensor
 from .arguments import Number, Out, Result, columns, each, fixed, promote, scalar, to
+from .reductions import masked_softmax
 
 __all__ = ["PRODUCTS"]
 
@@ -176,14 +177,19 @@ def transposed_convolution(
     steps, pads, holes = each(stride, rank), each(padding, rank), each(dilation, rank)
     extra = each(output_padding, rank)
     x, alone = _batched(input, weight.rank)
+    # output padding takes rows back that the padding cut off; what is more than that is zero
+    pairs = tuple((p, max(p - e, 0)) for p, e in zip(pads, extra, strict=True))
     sizes: list[Size] = []
-    for n, k, s, p, d, e in zip(
-        x.shape[2:], weight.shape[2:], steps, pads, holes, extra, strict=True
+    for n, k, s, (lo, hi), d in zip(
+        x.shape[2:], weight.shape[2:], steps, pairs, holes, strict=True
     ):
-        sizes.append((n - 1) * s - 2 * p + d * (fixed(k) - 1) + e + 1)
-    pairs = tuple((p, p) for p in pads)
+        sizes.append((n - 1) * s + d * (fixed(k) - 1) + 1 - lo - hi)
     brick = ConvolutionInputGrad(steps, pairs, holes, groups, tuple(sizes))
-    return _finished(of(x.apply(brick, x, weight)), bias, alone)
+    y: Value = x.apply(brick, x, weight)
+    more = [0, 0, *(max(e - p, 0) for p, e in zip(pads, extra, strict=True))]
+    if any(more):
+        y = shapes.pad(y, [0] * y.rank, more)
+    return _finished(of(y), bias, alone)
 
 
 def _batched(x: Tensor, rank: int) -> tuple[Tensor, bool]:
@@ -229,11 +235,12 @@ def attention(
             scores = arithmetic.where(attn_mask, scores, low)
         else:
             scores = arithmetic.add(scores, to(attn_mask, query.dtype))
-    weights = of(normalization.softmax(scores, -1))
+    scores_ = of(scores)
     if attn_mask is not None and attn_mask.dtype is DType.BOOL:
         # a row that sees nothing attends to nothing
-        nobody = arithmetic.not_equal(weights, weights)
-        weights = of(arithmetic.where(nobody, 0.0, weights))
+        weights = masked_softmax(scores_, scores_.rank - 1)
+    else:
+        weights = of(normalization.softmax(scores_, -1))
     weights = dropout(out, weights, dropout_p, True)
     return of(contract.matmul(weights, value))
 

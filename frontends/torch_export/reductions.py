@@ -280,6 +280,20 @@ def core_log_softmax(out: Out, x: Tensor, dim: int, half_to_float: bool) -> Tens
     return log_softmax(out, x, dim, DType.F32 if half_to_float else None)
 
 
+def safe_softmax(out: Out, x: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
+    """A softmax that is 0 where a whole row is -inf."""
+    return masked_softmax(to(x, dtype or x.dtype), axis_of(x, dim))
+
+
+def masked_softmax(x: Tensor, axis: int) -> Tensor:
+    """A softmax that is 0, without a derivative, where a whole row is -inf."""
+    if x.rank == 0:
+        return _lone(x, 1.0)
+    dead = arithmetic.equal(reduce.reduce_max(x, (axis,), True), -math.inf)
+    live = arithmetic.where(dead, 0.0, x)
+    return of(arithmetic.where(dead, 0.0, normalization.softmax(live, axis)))
+
+
 def _lone(x: Tensor, value: float) -> Tensor:
     """What a softmax of one element is."""
     return of(arithmetic.add(arithmetic.mul(x, 0.0), value))
@@ -315,9 +329,7 @@ def logcumsumexp(out: Out, x: Tensor, dim: int) -> Tensor:
     def combine(a: Value, b: Value) -> Value:
         return logaddexp(out, of(a), of(b))
 
-    # the smallest number stands for -inf, whose differences are none
-    low = -1e30 if x.dtype is DType.F32 else -1e300
-    return scan(x, axis_of(x, dim), combine, low) if x.rank else x
+    return scan(x, axis_of(x, dim), combine, -math.inf) if x.rank else x
 
 
 REDUCTIONS: dict[str, Callable[..., Result]] = {
@@ -336,6 +348,7 @@ REDUCTIONS: dict[str, Callable[..., Result]] = {
     "norm.ScalarOpt_dim": norm_dim,
     "logsumexp.default": logsumexp,
     "softmax.int": softmax, "log_softmax.int": log_softmax,
-    "_softmax.default": core_softmax, "_log_softmax.default": core_log_softmax,
+    "_safe_softmax.default": safe_softmax, "_softmax.default": core_softmax,
+    "_log_softmax.default": core_log_softmax,
     "cumsum.default": cumsum, "cumprod.default": cumprod, "logcumsumexp.default": logcumsumexp,
 }  # fmt: skip
