@@ -117,10 +117,13 @@ def case_of(op: Any, sample: Any) -> Case:
 def program_of(case: Case, table: Any) -> Exported:
     """The sample's function in core ATen."""
     import torch
+    from torch.func import functionalize
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    traced = make_fx(case.function, decomposition_table=table, tracing_mode="fake")
-    graph = traced(*case.tensors)
+    # without writes in place, as torch.export has it
+    function = functionalize(case.function, remove="mutations")
+    traced = make_fx(function, decomposition_table=table, tracing_mode="fake")
+    graph = traced(*[t.detach() for t in case.tensors])
     reader = live.GraphReader("case", {})
     inputs, calls, outputs, arrays = [], [], [], {}
     for node in graph.graph.nodes:
@@ -171,7 +174,7 @@ def tried(case: Case, tolerance: float, table: Any, compiled: bool, graded: bool
     """Compare the sample with torch; True if gradients were compared. Raises Disagrees."""
     import torch
 
-    tensors = [t.detach().clone().requires_grad_(t.is_floating_point()) for t in case.tensors]
+    tensors = [t.detach().clone().requires_grad_(t.requires_grad) for t in case.tensors]
     try:
         expected = [y for y in case.function(*tensors) if isinstance(y, torch.Tensor)]
     except Exception as error:
@@ -189,7 +192,7 @@ def tried(case: Case, tolerance: float, table: Any, compiled: bool, graded: bool
             raise Disagrees(f"{type(error).__name__}: {str(error)[:300]}") from error
         raise Refused(f"no static graph: {type(error).__name__}") from error
     rng = np.random.default_rng(7)
-    tracked = [y.is_floating_point() and y.requires_grad for y in expected]
+    tracked = [y.is_floating_point() and y.requires_grad and y.numel() > 0 for y in expected]
     directions = [
         rng.standard_normal(tuple(y.shape)) if t else None
         for y, t in zip(expected, tracked, strict=True)
@@ -311,7 +314,11 @@ def _samples(entry: Entry, op: Any, dtype: Any, key: str, table: Any) -> None:
     np.random.seed(0)  # noqa: NPY002 - torch's samples draw from it
     random.seed(0)
     try:
-        samples = list(islice(op.sample_inputs("cpu", dtype, requires_grad=False), SAMPLES[key]))
+        samples = list(
+            islice(
+                op.sample_inputs("cpu", dtype, requires_grad=dtype.is_floating_point), SAMPLES[key]
+            )
+        )
     except Exception as error:
         entry.reasons[f"no samples: {type(error).__name__}"] += 1
         entry.refused += 1

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ...errors import ImportModelError, UnsupportedError
-from ...ir.bricks import arithmetic, reduce
+from ...ir.bricks import arithmetic
+from ...ir.bricks import reduce as reductions
 from ...ir.bricks import shape as shapes
 from ...ir.bricks.convert import cast
 from ...ir.bricks.indexing import gather, scatter_add
@@ -199,7 +200,7 @@ def _overwritten(x: Tensor, axis: int, index: Tensor, values: Tensor) -> Tensor:
     rows = iota(index, TensorType(index.dtype, (n, 1)), 0)
     hits = cast(arithmetic.equal(rows, shapes.reshape(index, (1, m))), DType.I64)
     numbers = arithmetic.add(iota(index, TensorType(DType.I64, (1, m)), 1), 1)
-    last = of(reduce.reduce_max(arithmetic.mul(hits, numbers), (1,), False))
+    last = of(reductions.reduce_max(arithmetic.mul(hits, numbers), (1,), False))
     written = arithmetic.greater(last, 0)
     pick = arithmetic.sub(arithmetic.maximum(last, 1), 1)
     fresh = gather(values, pick, axis)
@@ -218,7 +219,7 @@ def index_add(
 ) -> Tensor:
     axis = axis_of(x, dim)
     if x.rank == 0:
-        total = reduce.reduce_sum(source, None, False)
+        total = reductions.reduce_sum(source, None, False)
         return of(arithmetic.add(x, arithmetic.mul(total, alpha)))
     line = of(_flat(index))
     parts: Value = to(source, x.dtype)
@@ -246,7 +247,7 @@ def index_fill(out: Out, x: Tensor, dim: int, index: Tensor, value: Scalar) -> T
     n, m = x.shape[axis], line.shape[0]
     rows = iota(line, TensorType(line.dtype, (n, 1)), 0)
     hits = cast(arithmetic.equal(rows, shapes.reshape(line, (1, m))), DType.I64)
-    written = arithmetic.greater(reduce.reduce_sum(hits, (1,), False), 0)
+    written = arithmetic.greater(reductions.reduce_sum(hits, (1,), False), 0)
     column = shapes.reshape(written, (n, *(1,) * (x.rank - axis - 1)))
     return of(arithmetic.where(column, to(value, x.dtype), x))
 
@@ -275,6 +276,28 @@ def scatter_add_(out: Out, x: Tensor, dim: int, index: Tensor, src: Tensor) -> T
     return of(shapes.reshape(arithmetic.add(_flat(line), added), x.shape))
 
 
+def scatter_reduce(
+    out: Out, x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *,
+    include_self: bool = True,
+) -> Tensor:  # fmt: skip
+    if reduce not in ("sum", "mean") or not x.dtype.is_float:
+        raise UnsupportedError("a scatter with such a reduction", got=f"{reduce} of {x.dtype}")
+    ones = full_as(src, 1.0)
+    nothing = full_as(x, 0.0)
+    count = scatter_add_(out, full_as(x, 1.0) if include_self else nothing, dim, index, ones)
+    total = scatter_add_(out, x if include_self else nothing, dim, index, to(src, x.dtype))
+    if reduce == "mean":
+        total = of(arithmetic.div(total, arithmetic.maximum(count, 1.0)))
+    if include_self:
+        return total
+    return of(arithmetic.where(arithmetic.greater(count, 0.0), total, x))
+
+
+def full_as(x: Tensor, value: float) -> Tensor:
+    """The number in x's dtype and shape."""
+    return of(shapes.broadcast_to(scalar(value, x.dtype), x.shape))
+
+
 def scatter_src(out: Out, x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     line, index, src = _line(x), _line(index), _line(src)
     if index.type.size == 0:
@@ -291,7 +314,7 @@ def scatter_src(out: Out, x: Tensor, dim: int, index: Tensor, src: Tensor) -> Te
     places = iota(index, TensorType(index.dtype, (n, 1)), 0)
     hits = cast(arithmetic.equal(places, wide), DType.I64)
     numbers = arithmetic.add(iota(index, TensorType(DType.I64, (1, m)), 1), 1)
-    last = reduce.reduce_max(arithmetic.mul(hits, numbers), (hits.rank - 1,), False)
+    last = reductions.reduce_max(arithmetic.mul(hits, numbers), (hits.rank - 1,), False)
     back = [line.rank - 1 if a == axis else a - (a > axis) for a in range(line.rank)]
     last = shapes.transpose(last, back)
     written = arithmetic.greater(last, 0)
@@ -349,8 +372,8 @@ INDEXING: dict[str, Callable[..., Result]] = {
     "_unsafe_index_put.default": index_put,
     "index_add.default": index_add, "index_copy.default": index_copy,
     "index_fill.int_Scalar": index_fill, "index_fill.int_Tensor": index_fill,
-    "scatter_add.default": scatter_add_, "scatter.src": scatter_src,
-    "scatter.value": scatter_value,
+    "scatter_reduce.two": scatter_reduce, "scatter_add.default": scatter_add_,
+    "scatter.src": scatter_src, "scatter.value": scatter_value,
     "masked_fill.Scalar": masked_fill, "masked_fill.Tensor": masked_fill,
     "one_hot.default": one_hot,
 }  # fmt: skip

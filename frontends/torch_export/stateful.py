@@ -200,7 +200,17 @@ def native_layer_norm(
     out: Out, input: Tensor, normalized_shape: Sequence[Extent], weight: Tensor | None,
     bias: Tensor | None, eps: float,
 ) -> Result:  # fmt: skip
-    return layer_norm(out, input, normalized_shape, weight, bias, eps), _SAVED, _SAVED
+    y = layer_norm(out, input, normalized_shape, weight, bias, eps)
+    axes = tuple(range(input.rank - len(normalized_shape), input.rank))
+    return y, *_moments(input, axes, True, eps)
+
+
+def _moments(x: Value, axes: tuple[int, ...], keepdims: bool, eps: float) -> tuple[Tensor, Tensor]:
+    """Mean and reciprocal deviation. They join the graph only if somebody reads them."""
+    mean = reduce.reduce_mean(x, axes, True)
+    spread = reduce.reduce_mean(arithmetic.square(arithmetic.sub(x, mean)), axes, keepdims)
+    scale = arithmetic.reciprocal(arithmetic.sqrt(arithmetic.add(spread, eps)))
+    return of(shapes.reshape(mean, scale.shape)), of(scale)
 
 
 def group_norm(
@@ -220,7 +230,9 @@ def native_group_norm(
     out: Out, input: Tensor, weight: Tensor | None, bias: Tensor | None, N: Extent, C: Extent,
     HxW: Extent, group: int, eps: float,
 ) -> Result:  # fmt: skip
-    return group_norm(out, input, group, weight, bias, eps), _SAVED, _SAVED
+    y = group_norm(out, input, group, weight, bias, eps)
+    grouped = shapes.reshape(input, (N, group, C // group, *input.shape[2:]))
+    return y, *_moments(grouped, tuple(range(2, grouped.rank)), False, eps)
 
 
 def rms_norm(

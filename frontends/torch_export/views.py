@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from ...errors import ImportModelError, UnsupportedError
 from ...ir.bricks import arithmetic
 from ...ir.bricks import shape as shapes
@@ -36,6 +38,8 @@ __all__ = ["VIEWS", "halves", "part"]
 of = trace.of
 #: a size as an argument of an operator
 Extent = int | Dim | DimExpr
+#: elements of a list of indices that is written into the program
+_LARGEST_LIST = 2**22
 #: an integer that says "to the end"
 _END = 2**63 - 1
 
@@ -341,7 +345,7 @@ def _by_index(x: Tensor, pad: Sequence[int], place: Callable[[int, int], int]) -
     for axis, (a, b) in enumerate(zip(lo, hi, strict=True)):
         if a or b:
             n = fixed(x.shape[axis])
-            if n < 1 or max(abs(a), abs(b)) > 2**20:
+            if n < 1 or n + abs(a) + abs(b) > _LARGEST_LIST:
                 raise ImportModelError("an impossible padding", got=list(pad), expected=x.type)
             rows = [place(i, n) for i in range(-a, n + b)]
             y = gather(y, trace.literal(rows, "i64"), axis)
@@ -409,6 +413,8 @@ def _resized(
     y: Value = x
     for k, m in enumerate(sizes):
         n = fixed(x.shape[lead + k])
+        if n < 1 or not 1 <= m <= _LARGEST_LIST:
+            raise ImportModelError("an impossible size of an upsampling", got=m)
         given = scales[k] if scales else None
         step = 1.0 / given if given else n / m
         rows = [min(int(i * step), n - 1) for i in range(m)]
@@ -658,6 +664,8 @@ def slice_scatter(
 ) -> Tensor:  # fmt: skip
     axis = axis_of(x, dim)
     n = fixed(x.shape[axis])
+    if n > _LARGEST_LIST:
+        raise UnsupportedError("a part stored into so long an axis", got=n)
     first, last = _bounds(n, start, end)
     src = to(src, x.dtype)
     rows = list(range(n))
@@ -684,6 +692,43 @@ def meshgrid(out: Out, tensors: Sequence[Tensor]) -> Result:
         thin = shapes.reshape(x, [sizes[k] if a == k else 1 for a in range(rank)])
         made.append(of(shapes.broadcast_to(thin, sizes)))
     return tuple(made)
+
+
+def diagonal_scatter(
+    out: Out, x: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> Tensor:
+    a, b = axis_of(x, dim1), axis_of(x, dim2)
+    rest = [k for k in range(x.rank) if k not in (a, b)]
+    if x.rank < 2 or a == b:
+        raise ImportModelError("a diagonal of such axes", got=x.type)
+    square = shapes.transpose(x, [*rest, a, b])
+    rows, cols = fixed(x.shape[a]), fixed(x.shape[b])
+    wide = diag_embed(out, to(src, x.dtype), offset, -2, -1)
+    # the diagonal's square may be larger or smaller than the matrix
+    n = fixed(wide.shape[-1])
+    high, broad = min(n, rows), min(n, cols)
+    cut = shapes.slice_(wide, [0] * x.rank, [*wide.shape[:-2], high, broad])
+    lie = [0] * x.rank
+    full = shapes.pad(cut, lie, [0] * (x.rank - 2) + [rows - high, cols - broad])
+    kind = TensorType(DType.I64, (rows, cols))
+    on = arithmetic.equal(arithmetic.sub(iota(x, kind, 1), iota(x, kind, 0)), offset)
+    merged = arithmetic.where(on, full, square)
+    order = [*rest, a, b]
+    return of(shapes.transpose(merged, [order.index(k) for k in range(x.rank)]))
+
+
+def triangle_indices(lower: bool) -> Callable[..., Tensor]:
+    def convert(
+        out: Out, row: int, col: int, offset: int = 0, *, dtype: DType | None = None,
+        layout: object = None, device: object = None, pin_memory: bool | None = None,
+    ) -> Tensor:  # fmt: skip
+        if not (row >= 0 and col >= 0 and row * col <= _LARGEST_LIST):
+            raise UnsupportedError("so many indices", got=f"{row} x {col}")
+        ones = np.ones((row, col), np.bool_)
+        places = np.nonzero(np.tril(ones, offset) if lower else np.triu(ones, offset))
+        return trace.literal(np.stack(places), dtype or DType.I64)
+
+    return convert
 
 
 VIEWS: dict[str, Callable[..., Result]] = {
@@ -730,5 +775,7 @@ VIEWS: dict[str, Callable[..., Result]] = {
     "iota.default": iota_, "eye.default": eye, "eye.m": eye,
     "sym_size.int": sym_size, "sym_numel.default": sym_numel,
     "slice_scatter.default": slice_scatter, "select_scatter.default": select_scatter,
+    "diagonal_scatter.default": diagonal_scatter, "narrow_copy.default": narrow,
+    "tril_indices.default": triangle_indices(True), "triu_indices.default": triangle_indices(False),
     "meshgrid.default": meshgrid, "glu.default": glu,
 }  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -147,6 +149,102 @@ def adaptive_max(rank: int) -> Callable[..., Result]:
     return convert
 
 
+# ── interpolation ────────────────────────────────────────────────────────────────────────
+
+
+def _linear(n: int, m: int, align: bool, scale: float | None) -> np.ndarray[Any, Any]:
+    """Weights [m, n] of linear interpolation between neighbours."""
+    weights = np.zeros((m, n))
+    for i, place in enumerate(_places(n, m, align, scale)):
+        place = max(place, 0.0)
+        low = min(int(place), n - 1)
+        share = min(max(place - low, 0.0), 1.0)
+        weights[i, low] += 1.0 - share
+        weights[i, min(low + 1, n - 1)] += share
+    return weights
+
+
+def _cubic(n: int, m: int, align: bool, scale: float | None) -> np.ndarray[Any, Any]:
+    """Weights [m, n] of cubic convolution between four neighbours.
+
+    Source: Keys, Cubic convolution interpolation, 1981, with torch's a = -3/4
+    """
+    a = -0.75
+    weights = np.zeros((m, n))
+    for i, place in enumerate(_places(n, m, align, scale)):
+        low = math.floor(place)
+        for k in range(-1, 3):
+            d = abs(place - low - k)
+            near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+            far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+            weights[i, min(max(low + k, 0), n - 1)] += near if d <= 1 else far
+    return weights
+
+
+def _places(n: int, m: int, align: bool, scale: float | None) -> list[float]:
+    """Where the new elements lie between the old ones."""
+    if align:
+        step = (n - 1) / (m - 1) if m > 1 else 0.0
+        return [i * step for i in range(m)]
+    step = 1.0 / scale if scale else n / m
+    return [(i + 0.5) * step - 0.5 for i in range(m)]
+
+
+Rule = Callable[[int, int, bool, float | None], "np.ndarray[Any, Any]"]
+
+
+def _resampled(
+    x: Tensor, sizes: Sequence[int], align: bool, scales: Sequence[float | None], rule: Rule
+) -> Tensor:
+    y: Value = x
+    for k, (m, scale) in enumerate(zip(sizes, scales, strict=True)):
+        axis = x.rank - len(sizes) + k
+        n = fixed(y.shape[axis])
+        if n < 1 or m < 1 or n * m > 2**24:
+            raise ImportModelError("an impossible size of an interpolation", got=m)
+        letters = "abcdefg"[: y.rank]
+        share = trace.literal(rule(n, m, align, scale), x.dtype)
+        into = letters.replace(letters[axis], "z")
+        y = contract.contract(f"{letters},z{letters[axis]}->{into}", y, share)
+    return of(y)
+
+
+def interpolate(rank: int, rule: Rule) -> Callable[..., Tensor]:
+    """Interpolation on the last axes, to a size or by factors."""
+
+    def convert(
+        out: Out, input: Tensor, output_size: Sequence[int] | None, align_corners: bool,
+        scale_factors: Sequence[float] | None,
+    ) -> Tensor:  # fmt: skip
+        scales: list[float | None] = [*scale_factors] if scale_factors else [None] * rank
+        inner = [fixed(n) for n in input.shape[input.rank - rank :]]
+        sizes = output_size or [
+            math.floor(n * s) for n, s in zip(inner, scale_factors or [], strict=True)
+        ]
+        return _resampled(input, sizes, align_corners, scales, rule)
+
+    return convert
+
+
+def interpolate_to(rank: int, rule: Rule) -> Callable[..., Tensor]:
+    """The same with one number for each factor, as core ATen has it."""
+
+    def convert(
+        out: Out, x: Tensor, output_size: Sequence[int], align_corners: bool,
+        scale_1: float | None = None, scale_2: float | None = None,
+        scale_3: float | None = None,
+    ) -> Tensor:  # fmt: skip
+        scales = [scale_1, scale_2, scale_3][:rank]
+        return _resampled(x, output_size, align_corners, scales, rule)
+
+    return convert
+
+
+_INTERPOLATIONS = (
+    ("upsample_linear1d", 1, _linear), ("upsample_bilinear2d", 2, _linear),
+    ("upsample_trilinear3d", 3, _linear), ("upsample_bicubic2d", 2, _cubic),
+)  # fmt: skip
+
 WINDOWS: dict[str, Callable[..., Result]] = {
     **{f"max_pool{n}d.default": max_pool(n) for n in (1, 2, 3)},
     **{f"max_pool{n}d_with_indices.default": max_pool_with_indices(n) for n in (1, 2, 3)},
@@ -154,4 +252,6 @@ WINDOWS: dict[str, Callable[..., Result]] = {
     **{f"adaptive_avg_pool{n}d.default": adaptive_mean(n) for n in (1, 2, 3)},
     **{f"_adaptive_avg_pool{n}d.default": adaptive_mean(n) for n in (2, 3)},
     **{f"adaptive_max_pool{n}d.default": adaptive_max(n) for n in (1, 2, 3)},
+    **{f"{name}.vec": interpolate(n, rule) for name, n, rule in _INTERPOLATIONS},
+    **{f"{name}.default": interpolate_to(n, rule) for name, n, rule in _INTERPOLATIONS},
 }  # fmt: skip
