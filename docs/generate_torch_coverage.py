@@ -121,7 +121,7 @@ def program_of(case: Case, table: Any) -> Exported:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     # without writes in place, as torch.export has it
-    function = functionalize(case.function, remove="mutations")
+    function = functionalize(case.function, remove="mutations_and_views")
     traced = make_fx(function, decomposition_table=table, tracing_mode="fake")
     graph = traced(*[t.detach() for t in case.tensors])
     reader = live.GraphReader("case", {})

@@ -148,6 +148,9 @@ class _Conversion:
             function, in_place = converter(call.target)
             if function is None:
                 return self._miss(call, "")
+            if isinstance(kwargs.get("dtype"), Unused):
+                # an error only if it is read: torch keeps bytes that only its backward pass reads
+                return self._assign(call, kwargs["dtype"])
             _refuse_unused([*args, *kwargs.values()])
             arguments = bind(call.target, function, args, kwargs)
             value = function(Out(call.types), **arguments)
@@ -175,10 +178,11 @@ class _Conversion:
             return self._miss(call, "writes in place into no tensor")
         cell = self.cells.get(target.name, target.name)
         before = self.values[cell]
-        if cell in self.shared:
-            return self._miss(call, "writes in place into a tensor of which there are views")
-        if before.type != value.type:
-            return self._miss(call, "writes another type in place")
+        if _functional(call.target) not in ALIASING:
+            if cell in self.shared:
+                return self._miss(call, "writes in place into a tensor of which there are views")
+            if before.type != value.type:
+                return self._miss(call, "writes another type in place")
         if isinstance(before.brick, Parameter):
             return self._miss(call, "writes into a parameter")
         self._check(call, (value,))
@@ -324,6 +328,12 @@ def _refs(argument: Argument) -> list[str]:
     if isinstance(argument, list):
         return [name for each in argument for name in _refs(each)]
     return []
+
+
+def _functional(target: str) -> str:
+    """The operator that does not write: ``aten.squeeze.dim`` for ``aten.squeeze_.dim``."""
+    name, dot, overload = target.rpartition(".")
+    return f"{name.removesuffix('_')}{dot}{overload}"
 
 
 class _Gap:

@@ -23,6 +23,7 @@ from .exported import (
     OutputKind,
     OutputSpec,
     Ref,
+    Unused,
     source_of,
 )
 from .sizes import dim_of, size_of
@@ -209,7 +210,7 @@ class GraphReader:
             case list() | tuple():
                 return [self.argument(v) for v in value]
             case torch.dtype():
-                return _dtype(value)
+                return _DTYPES.get(_plain_name(value), Unused(f"{value}, which brickc has not"))
             case torch.device() | torch.memory_format() | torch.layout():
                 return None
             case None | bool() | int() | float() | str():
@@ -270,12 +271,16 @@ def _bound(value: Any) -> int | None:
 
 
 def _dtype(dtype: Any) -> DType:
-    name = str(dtype).removeprefix("torch.")
+    name = _plain_name(dtype)
     found = _DTYPES.get(name)
     if found is None:
         raise UnsupportedError("a dtype that brickc has not", got=name,
                                expected=", ".join(_DTYPES))  # fmt: skip
     return found
+
+
+def _plain_name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 _DTYPES = {

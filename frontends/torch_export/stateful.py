@@ -166,7 +166,8 @@ def native_batch_norm(
     running_mean: Tensor | None, running_var: Tensor | None, training: bool, momentum: float,
     eps: float,
 ) -> Result:  # fmt: skip
-    y = batch_norm(out, input, weight, bias, running_mean, running_var, training, momentum, eps)
+    """Running statistics that are no buffers are the caller's arrays, which brickc never writes."""
+    y, *_ = _normalised(input, weight, bias, running_mean, running_var, training, momentum, eps)
     return y, _SAVED, _SAVED
 
 

@@ -584,6 +584,19 @@ def fill(out: Out, x: Tensor, value: Scalar) -> Tensor:
     return _filled(x.shape, value, x.dtype)
 
 
+def empty(
+    out: Out, size: Sequence[Extent], *, dtype: DType | None = None, layout: object = None,
+    device: object = None, pin_memory: bool | None = None, memory_format: object = None,
+) -> Tensor:  # fmt: skip
+    if product(size) != 0:
+        raise UnsupportedError("memory that is not set")
+    return _filled(size, 0, dtype or out.dtype(DEFAULT_FLOAT))
+
+
+def copy(out: Out, x: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
+    return of(shapes.broadcast_to(to(src, x.dtype), x.shape))
+
+
 def scalar_tensor(
     out: Out, s: Number, *, dtype: DType | None = None, layout: object = None,
     device: object = None, pin_memory: bool | None = None,
@@ -770,6 +783,7 @@ VIEWS: dict[str, Callable[..., Result]] = {
     "full_like.default": full_like, "zeros_like.default": like_with(0),
     "ones_like.default": like_with(1), "new_zeros.default": new_with(0),
     "new_ones.default": new_with(1), "new_full.default": new_full,
+    "empty.memory_format": empty, "copy.default": copy,
     "fill.Scalar": fill, "fill.Tensor": fill, "scalar_tensor.default": scalar_tensor,
     "arange.default": arange, "arange.start": arange_start, "arange.start_step": arange_step,
     "iota.default": iota_, "eye.default": eye, "eye.m": eye,

@@ -11,10 +11,16 @@ import numpy as np
 from ...errors import ImportModelError, UnsupportedError
 from ...ir.bricks import arithmetic, contract, reduce, window
 from ...ir.bricks import shape as shapes
+from ...ir.bricks.shape import Reshape
+from ...ir.bricks.source import iota
+from ...ir.bricks.window import WindowMax, WindowMaxGather
+from ...ir.dims import Size, product
+from ...ir.dtypes import DType
+from ...ir.types import TensorType
 from ...ir.value import Value
 from .. import trace
 from ..trace import Tensor
-from .arguments import Out, Result, each, fixed
+from .arguments import Out, Result, each, fixed, to
 from .exported import Unused
 from .views import part
 
@@ -42,15 +48,32 @@ def max_pool(rank: int) -> Callable[..., Tensor]:
         padding: int | Sequence[int] = 0, dilation: int | Sequence[int] = 1,
         ceil_mode: bool = False,
     ) -> Tensor:  # fmt: skip
-        if any(d != 1 for d in each(dilation, rank)):
-            raise UnsupportedError("a pooling window with holes", got=dilation, expected=1)
         sizes = each(kernel_size, rank)
         steps = sizes if not isinstance(stride, int) and not stride else each(stride, rank)
         wide, missing = _framed(x, rank)
+        holes = each(dilation, rank)
+        if any(d != 1 for d in holes):
+            y = _holed(wide, sizes, steps, each(padding, rank), holes, ceil_mode)
+            return _unframed(y, missing)
         y = window.max_pool(wide, sizes, steps, each(padding, rank), ceil_mode)
         return _unframed(y, missing)
 
     return convert
+
+
+def _holed(
+    x: Tensor, sizes: Sequence[int], steps: Sequence[int], pads: Sequence[int],
+    holes: Sequence[int], ceil_mode: bool,
+) -> Value:  # fmt: skip
+    """Maxima of windows with holes, one axis after the other; at ties all share the gradient."""
+    y: Value = x
+    for axis, (k, s, p, d) in enumerate(zip(sizes, steps, pads, holes, strict=True), 2):
+        lo, hi = _reach(y.shape[axis], d * (k - 1) + 1, s, p) if ceil_mode else (p, p)
+        before, after = [0] * y.rank, [0] * y.rank
+        before[axis], after[axis] = lo, hi
+        y = shapes.unfold(shapes.pad(y, before, after, -math.inf), axis, k, s, d)
+        y = reduce.reduce_max(y, (y.rank - 1,), False)
+    return y
 
 
 def max_pool_with_indices(rank: int) -> Callable[..., Result]:
@@ -62,9 +85,35 @@ def max_pool_with_indices(rank: int) -> Callable[..., Result]:
         ceil_mode: bool = False,
     ) -> Result:  # fmt: skip
         y = pool(out, x, kernel_size, stride, padding, dilation, ceil_mode)
-        return y, Unused("the places of a pooling's maxima")
+        return y, _places_of_maxima(y, x, rank)
 
     return convert
+
+
+def _places_of_maxima(y: Tensor, x: Tensor, rank: int) -> Tensor | Unused:
+    """Where in the image each maximum lies: rows and columns counted as one.
+
+    ``y`` is a pooling of x. The places join the graph only if somebody reads them.
+    """
+    maxima = y.operands[0] if isinstance(y.brick, Reshape) else y
+    sizes = x.shape[x.rank - rank :]
+    if not isinstance(maxima.brick, WindowMax) or not all(isinstance(n, int) for n in sizes):
+        return Unused("the places of a pooling's maxima")
+    brick = maxima.brick
+    (wide,) = maxima.operands
+    # float64 counts exactly as far as memory reaches, and the bricks take one dtype
+    kind = TensorType(DType.F64, (*(1,) * (wide.rank - rank), *sizes))
+    count: Value | None = None
+    for axis in range(wide.rank - rank, wide.rank):
+        step = product(wide.shape[axis + 1 :])
+        along = arithmetic.mul(iota(wide, kind, axis), float(fixed(step)))
+        count = along if count is None else arithmetic.add(count, along)
+    assert count is not None
+    places = shapes.broadcast_to(count, wide.shape)
+    exact = to(wide, DType.F64)
+    gather = WindowMaxGather(brick.window, brick.stride, brick.padding)
+    found = exact.apply(gather, exact, to(maxima, DType.F64), places)
+    return to(of(shapes.reshape(found, y.shape)), DType.I64)
 
 
 def mean_pool(rank: int) -> Callable[..., Tensor]:
@@ -80,14 +129,24 @@ def mean_pool(rank: int) -> Callable[..., Tensor]:
         if divisor_override is None:
             y = window.mean_pool(wide, sizes, steps, pads, ceil_mode, count_include_pad)
         else:
-            if ceil_mode or divisor_override == 0:
-                raise UnsupportedError("a mean pooling with a divisor, in ceil mode")
-            pairs = ((0, 0), (0, 0), *((p, p) for p in pads))
+            if divisor_override == 0:
+                raise ImportModelError("a mean pooling that divides by 0")
+            geometry = zip(wide.shape[2:], sizes, steps, pads, strict=True)
+            pairs = ((0, 0), (0, 0), *(_reach(*g) if ceil_mode else (g[3], g[3]) for g in geometry))
             total = window.window_sum(wide, (1, 1, *sizes), (1, 1, *steps), pairs)
             y = arithmetic.mul(total, 1.0 / divisor_override)
         return _unframed(y, missing)
 
     return convert
+
+
+def _reach(size: Size, window: int, stride: int, padding: int) -> tuple[int, int]:
+    """Padding with what a last window in ceil mode hangs over."""
+    n = fixed(size)
+    count = -(-(n + 2 * padding - window) // stride) + 1
+    if (count - 1) * stride >= n + padding:
+        count -= 1  # it would see nothing but padding
+    return padding, padding + max(0, (count - 1) * stride + window - n - 2 * padding)
 
 
 def _bins(n: int, m: int) -> list[tuple[int, int]]:
@@ -144,7 +203,8 @@ def adaptive_max(rank: int) -> Callable[..., Result]:
                     for a, b in _bins(sizes[k], m)
                 ]
                 y = shapes.concat(rows, 2 + k)
-        return _unframed(y, missing), Unused("the places of a pooling's maxima")
+        pooled = _unframed(y, missing)
+        return pooled, _places_of_maxima(pooled, x, rank)
 
     return convert
 
