@@ -12,6 +12,7 @@ from collections.abc import Callable
 from .arguments import Result
 from .indexing import INDEXING
 from .losses import LOSSES
+from .ordering import ORDERING
 from .pointwise import POINTWISE
 from .products import PRODUCTS
 from .reductions import REDUCTIONS
@@ -24,7 +25,7 @@ __all__ = ["ALIASING", "CONVERTERS", "IGNORED", "converter"]
 CONVERTERS: dict[str, Callable[..., Result]] = {
     f"aten.{name}": function
     for part in (
-        POINTWISE, REDUCTIONS, VIEWS, INDEXING, PRODUCTS, WINDOWS, STATEFUL, LOSSES,
+        POINTWISE, REDUCTIONS, VIEWS, INDEXING, PRODUCTS, WINDOWS, STATEFUL, LOSSES, ORDERING,
     )
     for name, function in part.items()
 }  # fmt: skip

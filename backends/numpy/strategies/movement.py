@@ -19,16 +19,18 @@ def pad(em: Emitter) -> None:
     source = em.kernel.operands[0]
     target = anchor_target(em)
     inside = target
+    # NumPy does not store a float among integers, not even a whole one
+    value = anchor.value if target.dtype.is_float else int(anchor.value)
     for axis, (lo, hi, gap) in enumerate(zip(anchor.lo, anchor.hi, anchor.interior, strict=True)):
         size = source.shape[axis]
         if gap:
             # holes between the elements: clear everything that is left of the axis
-            em.fill(pair(em, inside)[0], anchor.value)
+            em.fill(pair(em, inside)[0], value)
         else:
             for start, count in ((0, lo), (size + lo, hi)):
                 if count:
                     border = _shift(inside, axis, start, count, 1)
-                    em.fill(pair(em, border)[0], anchor.value)
+                    em.fill(pair(em, border)[0], value)
         inside = _shift(inside, axis, lo, size, gap + 1)
     out, view = pair(em, inside, source)
     em.copy(out, view)

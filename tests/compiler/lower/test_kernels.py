@@ -29,3 +29,10 @@ def test_a_literal_lies_as_its_reader_wants_it(of: str, rng: np.random.Generator
     expected = interpret(build_graph("literal", {"y": y}, {}), inputs)["y"]
     program = bc.compile(bc.Model({"y": y}), functions=["infer"])
     np.testing.assert_allclose(program.infer(**inputs)["y"], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_integers_are_padded() -> None:
+    x = bc.input("x", (3,), "i64")
+    program = bc.compile(bc.Model({"y": bc.pad(x, (1,), (2,), -1.0)}), functions=["infer"])
+    got = program.infer(x=np.array([5, 6, 7]))["y"]
+    np.testing.assert_array_equal(got, [-1, 5, 6, 7, -1, -1])
