@@ -45,8 +45,8 @@ def from_torch(
     dropout and batch normalisation do; those in inference mode stay frozen when the model is
     trained. ``train`` sets the mode of all of them for the export alone.
 
-    ``loss`` is what is trained on: "softmax" adds an input ``t`` of class numbers, "square"
-    one of the output's shape; the name of an output says that this one is the loss; a
+    ``loss`` is what is trained on: "softmax" adds an input ``t`` of class numbers, and the
+    accuracy as a metric; "square" an input ``t`` of the first output's shape; the name of an output says that this one is the loss; a
     function is called with the outputs in order and returns a scalar tensor. Outputs are
     called by their key if ``forward`` returns a dict, else "output", or "output0" and so on.
 
@@ -86,36 +86,39 @@ def refuse_pickle(path: Path) -> Model:
 def model_of(found: Converted, title: str, loss: Loss | None) -> Model:
     """The model of a converted program, with a loss if one is asked for."""
     outputs = dict(found.outputs)
-    wanted = _loss(outputs, loss)
+    wanted, metrics = _loss(outputs, loss)
     if isinstance(loss, str) and loss in outputs:
         del outputs[loss]
-    model = Model(outputs, wanted, updates=found.updates, name=title)
+    model = Model(outputs, wanted, metrics, updates=found.updates, name=title)
     known = {**model.parameters, **model.states}
     kept = {k: v for k, v in found.weights.items() if k in known}
-    model = Model(outputs, wanted, updates=found.updates, name=title, weights=kept)
+    model = Model(outputs, wanted, metrics, updates=found.updates, name=title, weights=kept)
     model.imported = {k: v if v in known else found.weights[v] for k, v in found.leaves.items()}
     return model
 
 
-def _loss(outputs: Mapping[str, Tensor], loss: Loss | None) -> Tensor | None:
+def _loss(
+    outputs: Mapping[str, Tensor], loss: Loss | None
+) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """The loss, and what can be measured beside it."""
     if loss is None:
-        return None
+        return None, {}
     if not isinstance(loss, str):
         made = loss(*outputs.values())
         if not isinstance(made, Tensor):
             raise UsageError("loss must return a tensor", got=type(made).__name__)
-        return made
+        return made, {}
     if loss in outputs:
-        return outputs[loss]
+        return outputs[loss], {}
     y = next(iter(outputs.values()))
     if loss == "softmax":
         classes = y.shape[1] if y.rank > 1 else 0
         if not isinstance(classes, int) or classes < 1:
             raise UsageError("no classes for a softmax loss", got=y.type, expected="[N, C, …]")
-        shape = (y.shape[0], *y.shape[2:])
-        return functional.softmax_loss(y, trace.input("t", shape, "i32", limit=classes))
+        t = trace.input("t", (y.shape[0], *y.shape[2:]), "i32", limit=classes)
+        return functional.softmax_loss(y, t), {"accuracy": functional.accuracy(y, t)}
     if loss == "square":
-        return functional.square_loss(y, trace.input("t", y.shape, y.dtype))
+        return functional.square_loss(y, trace.input("t", y.shape, y.dtype)), {}
     raise UsageError(
         "unknown loss", got=loss,
         expected=f'"softmax", "square", a function, or an output: {", ".join(outputs)}',

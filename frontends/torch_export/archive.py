@@ -209,7 +209,8 @@ class _Reader:
             good = all(v is None or (isinstance(v, int) and abs(v) < 2**64) for v in (lo, hi))
             if not good:
                 raise self._bad("not a range", bounds)
-            self.dims[name] = dim_of(name, lo, hi)
+            # the file keeps torch's symbols, not the user's names; a single one is the batch
+            self.dims[name] = dim_of("N" if len(ranges) == 1 else name, lo, hi)
 
     def _size(self, record: Any) -> Size:
         key, value = self._union(record)

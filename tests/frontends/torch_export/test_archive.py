@@ -44,7 +44,8 @@ def test_reads_what_torch_wrote(good: Path) -> None:
     module.load_state_dict(program.state_dict)
     model = bc.load_model(str(good))
     assert model.name == "small"
-    assert list(model.inputs) == ["x"]
+    assert str(model.inputs["x"]) == "f32[N,1,8,8]"
+    assert (model.inputs["x"].dims["N"].lo, model.inputs["x"].dims["N"].hi) == (1, 16)
     assert set(model.parameters) == {n for n, _ in module.named_parameters()}
     assert {n for n, _ in module.named_buffers()} <= set(model.states)
     compiled = bc.compile(model)
