@@ -46,9 +46,10 @@ def from_torch(
     trained. ``train`` sets the mode of all of them for the export alone.
 
     ``loss`` is what is trained on: "softmax" adds an input ``t`` of class numbers, and the
-    accuracy as a metric; "square" an input ``t`` of the first output's shape; the name of an output says that this one is the loss; a
-    function is called with the outputs in order and returns a scalar tensor. Outputs are
-    called by their key if ``forward`` returns a dict, else "output", or "output0" and so on.
+    accuracy as a metric; "square" an input ``t`` of the first output's shape; the name of an
+    output says that this one is the loss; a function is called with the outputs in order and
+    returns a scalar tensor. Outputs are called by their key if ``forward`` returns a dict, else
+    "output", or "output0" and so on.
 
     Raises UnsupportedError with every operator that brickc does not have, and its place;
     ImportModelError if torch.export fails; UsageError if torch is missing.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,7 +153,7 @@ class _Conversion:
                 return self._assign(call, kwargs["dtype"])
             _refuse_unused([*args, *kwargs.values()])
             arguments = bind(call.target, function, args, kwargs)
-            value = function(Out(call.types), **arguments)
+            value = _called(call.target, function, Out(call.types), arguments)
         except UnsupportedError as error:
             return self._miss(call, error.what + (f", got {error.got}" if error.got else ""))
         except BrickcError as error:
@@ -328,6 +328,19 @@ def _refs(argument: Argument) -> list[str]:
     if isinstance(argument, list):
         return [name for each in argument for name in _refs(each)]
     return []
+
+
+def _called(
+    target: str, function: Callable[..., Any], out: Out, arguments: Mapping[str, Any]
+) -> Any:
+    """What the converter makes. A file can say anything, and arguments that are each of the right
+    kind may still not go together: wherever a converter stumbles over them, they are to blame."""
+    try:
+        return function(out, **arguments)
+    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+        raise ImportModelError(
+            "arguments that do not go together", got=f"{type(error).__name__}: {error}"[:200]
+        ) from error
 
 
 def _functional(target: str) -> str:

@@ -15,13 +15,12 @@ from ...errors import UnsupportedError
 from ...ir.bricks import activation, arithmetic
 from ...ir.bricks.convert import cast, stop_gradient
 from ...ir.bricks.elementwise import elementwise
-from ...ir.bricks.shape import broadcast_to
 from ...ir.dtypes import DType
 from ...ir.expression import expm1, log1p, number, operand, softplus
 from ...ir.value import Value
 from .. import trace
 from ..trace import Tensor
-from .arguments import Number, Out, Scalar, columns, floats, promote, promoted, scalar, to
+from .arguments import Number, Out, Scalar, floats, promote, promoted, scalar, to
 
 x0, x1 = operand(0), operand(1)
 of = trace.of
@@ -82,27 +81,6 @@ def binary(function: Callable[[Value, Value], Value]) -> Converter:
     return convert
 
 
-def bitwise(function: Callable[[Value, Value], Value]) -> Converter:
-    """A connective of truth values. brickc has no bits of integers."""
-
-    def convert(out: Out, x: Scalar, other: Scalar) -> Tensor:
-        a, b = promote(x, other)
-        if a.dtype is not DType.BOOL:
-            raise UnsupportedError("bits of integers", got=a.dtype, expected="bool")
-        return of(function(a, b))
-
-    return convert
-
-
-def logical(function: Callable[[Value, Value], Value]) -> Converter:
-    """A connective; numbers are true unless they are 0."""
-
-    def convert(out: Out, x: Tensor, other: Tensor) -> Tensor:
-        return of(function(truth(x), truth(other)))
-
-    return convert
-
-
 def truth(x: Tensor) -> Tensor:
     """[x ≠ 0]"""
     return x if x.dtype is DType.BOOL else of(arithmetic.not_equal(x, 0))
@@ -111,7 +89,7 @@ def truth(x: Tensor) -> Tensor:
 # ── arithmetic ───────────────────────────────────────────────────────────────────────────
 
 
-def _scaled(b: Tensor, alpha: Number) -> Tensor:
+def scaled(b: Tensor, alpha: Number) -> Tensor:
     return b if alpha == 1 else of(arithmetic.mul(b, scalar(alpha, b.dtype)))
 
 
@@ -119,7 +97,7 @@ def add(out: Out, x: Scalar, other: Scalar, *, alpha: Number = 1) -> Tensor:
     a, b = promote(x, other)
     if a.dtype is DType.BOOL:
         return of(arithmetic.logical_or(a, b)) if alpha else a
-    return of(arithmetic.add(a, _scaled(b, alpha)))
+    return of(arithmetic.add(a, scaled(b, alpha)))
 
 
 def add_scalar(out: Out, x: Scalar, other: Scalar, alpha: Number = 1) -> Tensor:
@@ -128,7 +106,7 @@ def add_scalar(out: Out, x: Scalar, other: Scalar, alpha: Number = 1) -> Tensor:
 
 def sub(out: Out, x: Scalar, other: Scalar, *, alpha: Number = 1) -> Tensor:
     a, b = promote(x, other)
-    return of(arithmetic.sub(a, _scaled(b, alpha)))
+    return of(arithmetic.sub(a, scaled(b, alpha)))
 
 
 def sub_scalar(out: Out, x: Scalar, other: Scalar, alpha: Number = 1) -> Tensor:
@@ -136,6 +114,10 @@ def sub_scalar(out: Out, x: Scalar, other: Scalar, alpha: Number = 1) -> Tensor:
 
 
 def rsub(out: Out, x: Scalar, other: Scalar, alpha: Number = 1) -> Tensor:
+    return sub(out, other, x, alpha=alpha)
+
+
+def rsub_tensor(out: Out, x: Tensor, other: Tensor, *, alpha: Number = 1) -> Tensor:
     return sub(out, other, x, alpha=alpha)
 
 
@@ -226,12 +208,12 @@ def square(out: Out, x: Tensor) -> Tensor:
 
 def addcmul(out: Out, x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
     a, b, c = promote(x, tensor1, tensor2)
-    return of(arithmetic.add(a, _scaled(of(arithmetic.mul(b, c)), value)))
+    return of(arithmetic.add(a, scaled(of(arithmetic.mul(b, c)), value)))
 
 
 def addcdiv(out: Out, x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
     a, b, c = floats(x, tensor1, tensor2)
-    return of(arithmetic.add(a, _scaled(of(arithmetic.div(b, c)), value)))
+    return of(arithmetic.add(a, scaled(of(arithmetic.div(b, c)), value)))
 
 
 def lerp(out: Out, x: Tensor, end: Tensor, weight: Scalar) -> Tensor:
@@ -261,7 +243,7 @@ def copysign(out: Out, x: Scalar, other: Scalar) -> Tensor:
 def logaddexp(out: Out, x: Tensor, other: Tensor) -> Tensor:
     a, b = floats(x, other)
     # equal infinities have no difference
-    same = arithmetic.logical_and(arithmetic.equal(a, b), _infinite(a))
+    same = arithmetic.logical_and(arithmetic.equal(a, b), infinite(a))
     gap = arithmetic.where(same, 0.0, arithmetic.abs(arithmetic.sub(a, b)))
     rest = arithmetic.log1p(arithmetic.exp(arithmetic.neg(gap)))
     return of(arithmetic.add(arithmetic.maximum(a, b), arithmetic.where(same, 0.0, rest)))
@@ -274,7 +256,7 @@ def logaddexp2(out: Out, x: Tensor, other: Tensor) -> Tensor:
     return of(arithmetic.mul(logaddexp(out, of(scaled[0]), of(scaled[1])), 1.0 / ln2))
 
 
-def _infinite(x: Value) -> Value:
+def infinite(x: Value) -> Value:
     return arithmetic.equal(arithmetic.abs(x), math.inf)
 
 
@@ -300,153 +282,6 @@ def ldexp(out: Out, x: Tensor, other: Tensor) -> Tensor:
 
 
 # ── comparisons, logic, choice ───────────────────────────────────────────────────────────
-
-
-def logical_not(out: Out, x: Tensor) -> Tensor:
-    return of(arithmetic.logical_not(truth(x)))
-
-
-def bitwise_not(out: Out, x: Tensor) -> Tensor:
-    if x.dtype is DType.BOOL:
-        return of(arithmetic.logical_not(x))
-    return of(arithmetic.sub(arithmetic.neg(x), 1))
-
-
-def logical_xor(out: Out, x: Tensor, other: Tensor) -> Tensor:
-    return of(arithmetic.not_equal(truth(x), truth(other)))
-
-
-def isnan(out: Out, x: Tensor) -> Tensor:
-    return of(arithmetic.not_equal(x, x))
-
-
-def isinf(out: Out, x: Tensor) -> Tensor:
-    return of(_infinite(*floats(x)))
-
-
-def isfinite(out: Out, x: Tensor) -> Tensor:
-    (a,) = floats(x)
-    return of(arithmetic.less(arithmetic.abs(a), math.inf))
-
-
-def isposinf(out: Out, x: Tensor) -> Tensor:
-    (a,) = floats(x)
-    return of(arithmetic.equal(a, math.inf))
-
-
-def isneginf(out: Out, x: Tensor) -> Tensor:
-    (a,) = floats(x)
-    return of(arithmetic.equal(a, -math.inf))
-
-
-def signbit(out: Out, x: Tensor) -> Tensor:
-    if not x.dtype.is_float:
-        return (
-            of(arithmetic.less(x, 0))
-            if x.dtype.is_integer
-            else of(arithmetic.logical_and(x, arithmetic.logical_not(x)))
-        )
-    low = arithmetic.less(x, 0)
-    return of(arithmetic.logical_or(low, arithmetic.less(arithmetic.reciprocal(x), 0)))
-
-
-def where(out: Out, condition: Tensor, x: Scalar, other: Scalar) -> Tensor:
-    a, b = promote(x, other)
-    return of(arithmetic.where(truth(condition), a, b))
-
-
-def clamp(out: Out, x: Tensor, min: Number | None = None, max: Number | None = None) -> Tensor:
-    dtype = promoted(x, min, max)
-    x = to(x, dtype)
-    if min is not None and max is not None and min > max:
-        return of(broadcast_to(scalar(max, dtype), x.shape))
-    for bound in (min, max):
-        if bound is not None and bound != bound:
-            return of(broadcast_to(scalar(bound, dtype), x.shape))
-    lo = None if min is None or min == -math.inf else float(min)
-    hi = None if max is None or max == math.inf else float(max)
-    return x if lo is None and hi is None else of(arithmetic.clip(x, lo, hi))
-
-
-def clamp_tensor(
-    out: Out, x: Tensor, min: Tensor | None = None, max: Tensor | None = None
-) -> Tensor:
-    given = [v for v in (min, max) if v is not None]
-    dtype = promoted(x, *given)
-    y: Value = to(x, dtype)
-    # at ties the whole derivative stays with x, which is_less alone decides
-    if min is not None:
-        low = to(min, dtype)
-        y = arithmetic.where(_below(y, low), low, y)
-    if max is not None:
-        high = to(max, dtype)
-        y = arithmetic.where(_below(high, y), high, y)
-    return of(y)
-
-
-def _below(a: Value, b: Value) -> Value:
-    """a < b, or b is NaN and a not: bounds that are no number win."""
-    unknown = arithmetic.not_equal
-    if not a.dtype.is_float:
-        return arithmetic.less(a, b)
-    return arithmetic.logical_or(
-        arithmetic.less(a, b), arithmetic.logical_or(unknown(a, a), unknown(b, b))
-    )
-
-
-def clamp_min(out: Out, x: Tensor, min: Number) -> Tensor:
-    return clamp(out, x, min, None)
-
-
-def clamp_max(out: Out, x: Tensor, max: Number) -> Tensor:
-    return clamp(out, x, None, max)
-
-
-def clamp_min_tensor(out: Out, x: Tensor, min: Tensor) -> Tensor:
-    return clamp_tensor(out, x, min, None)
-
-
-def clamp_max_tensor(out: Out, x: Tensor, max: Tensor) -> Tensor:
-    return clamp_tensor(out, x, None, max)
-
-
-def fmax(out: Out, x: Tensor, other: Tensor) -> Tensor:
-    a, b = promote(x, other)
-    return _ignoring_nan(arithmetic.greater_equal, a, b)
-
-
-def fmin(out: Out, x: Tensor, other: Tensor) -> Tensor:
-    a, b = promote(x, other)
-    return _ignoring_nan(arithmetic.less_equal, a, b)
-
-
-def _ignoring_nan(first: Callable[[Value, Value], Value], a: Tensor, b: Tensor) -> Tensor:
-    """The one that is picked, or the one that is a number; at ties the first."""
-    taken = first(a, b)
-    if a.dtype.is_float:
-        taken = arithmetic.logical_or(taken, arithmetic.not_equal(b, b))
-    return of(arithmetic.where(taken, a, b))
-
-
-def nan_to_num(
-    out: Out, x: Tensor, nan: float | None = None, posinf: float | None = None,
-    neginf: float | None = None,
-) -> Tensor:  # fmt: skip
-    if not x.dtype.is_float:
-        return x
-    largest = {DType.F64: 1.7976931348623157e308, DType.F32: 3.4028234663852886e38}.get(
-        x.dtype, 65504.0
-    )
-    y = arithmetic.where(arithmetic.not_equal(x, x), 0.0 if nan is None else nan, x)
-    y = arithmetic.where(arithmetic.equal(x, math.inf), largest if posinf is None else posinf, y)
-    low = -largest if neginf is None else neginf
-    return of(arithmetic.where(arithmetic.equal(x, -math.inf), low, y))
-
-
-def heaviside(out: Out, x: Tensor, values: Tensor) -> Tensor:
-    a, b = promote(x, values)
-    step = to(of(arithmetic.greater(a, 0)), a.dtype)
-    return of(arithmetic.where(arithmetic.equal(a, 0), b, step))
 
 
 def sign(out: Out, x: Tensor) -> Tensor:
@@ -483,85 +318,6 @@ def frac(out: Out, x: Tensor) -> Tensor:
 
 
 # ── activations ──────────────────────────────────────────────────────────────────────────
-
-
-def gelu(out: Out, x: Tensor, *, approximate: str = "none") -> Tensor:
-    if approximate not in ("none", "tanh"):
-        raise UnsupportedError("such an approximation of gelu", got=approximate)
-    return of(activation.gelu(x, approximate == "tanh"))
-
-
-def elu(
-    out: Out, x: Tensor, alpha: Number = 1, scale: Number = 1, input_scale: Number = 1
-) -> Tensor:
-    if input_scale == 1:
-        return _scaled(of(activation.elu(x, float(alpha))), scale)
-    inner = sp.Piecewise((number(input_scale) * x0, x0 < 0), (0, True))
-    expr = sp.Piecewise((x0, x0 > 0), (number(alpha) * expm1(inner), True))
-    return _scaled(of(elementwise(expr, x, symbols=(x0,))), scale)
-
-
-def selu(out: Out, x: Tensor) -> Tensor:
-    return elu(out, x, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
-
-
-def celu(out: Out, x: Tensor, alpha: Number = 1.0) -> Tensor:
-    return elu(out, x, alpha, 1, 1.0 / alpha)
-
-
-def leaky_relu(out: Out, x: Tensor, negative_slope: Number = 0.01) -> Tensor:
-    return of(activation.leaky_relu(x, float(negative_slope)))
-
-
-def softplus_(out: Out, x: Tensor, beta: Number = 1, threshold: Number = 20) -> Tensor:
-    b = number(float(beta))
-    expr = sp.Piecewise((x0, x0 * b > number(float(threshold))), (softplus(x0 * b) / b, True))
-    return of(elementwise(expr, x, symbols=(x0,)))
-
-
-def hardtanh(out: Out, x: Tensor, min_val: Number = -1, max_val: Number = 1) -> Tensor:
-    """x between the bounds; on them the derivative is 0."""
-    lo, hi = number(float(min_val)), number(float(max_val))
-    expr = sp.Piecewise((lo, x0 <= lo), (hi, x0 >= hi), (x0, True))
-    return of(elementwise(expr, x, symbols=(x0,)))
-
-
-def relu6(out: Out, x: Tensor) -> Tensor:
-    return hardtanh(out, x, 0, 6)
-
-
-def threshold(out: Out, x: Tensor, threshold: Number, value: Number) -> Tensor:
-    kept = arithmetic.greater(x, scalar(threshold, x.dtype))
-    if x.dtype.is_float:
-        kept = arithmetic.logical_or(kept, arithmetic.not_equal(x, x))
-    return of(arithmetic.where(kept, x, scalar(value, x.dtype)))
-
-
-def shrink(out: Out, x: Tensor, lambd: Number = 0.5) -> Tensor:
-    """0 between ±lambda; beyond, x moved towards 0 by lambda."""
-    edge = number(float(lambd))
-    expr = sp.Piecewise((x0 - edge, x0 > edge), (x0 + edge, x0 < -edge), (x0 * 0, True))
-    return of(elementwise(expr, x, symbols=(x0,)))
-
-
-def hardshrink(out: Out, x: Tensor, lambd: Number = 0.5) -> Tensor:
-    edge = number(float(lambd))
-    inside = (x0 >= -edge) & (x0 <= edge)
-    return of(elementwise(sp.Piecewise((0, inside), (x0, True)), x, symbols=(x0,)))
-
-
-def prelu(out: Out, x: Tensor, weight: Tensor) -> Tensor:
-    if x.rank > 1 and weight.rank == 1:
-        weight = columns(weight, x.rank)
-    return of(activation.prelu(x, weight))
-
-
-def logit(out: Out, x: Tensor, eps: float | None = None) -> Tensor:
-    (p,) = floats(x)
-    y: Value = p
-    if eps is not None:
-        y = clamp(out, p, eps, 1.0 - eps)
-    return of(arithmetic.log(arithmetic.div(y, arithmetic.sub(1.0, y))))
 
 
 # ── the table's part ─────────────────────────────────────────────────────────────────────
@@ -611,65 +367,29 @@ UNARY: dict[str, Converter] = {
         sp.Piecewise((1, sp.Eq(x0, 0)), (sp.sin(_PI * x0) / (_PI * x0), True))
     ),
     "sinh": formula(_odd((expm1(x0) + expm1(x0) / (expm1(x0) + 1)) / 2)),
-    "softsign": formula(x0 / (1 + sp.Abs(x0))),
     "sqrt": on_floats(arithmetic.sqrt),
     "tan": formula(sp.sin(x0) / sp.cos(x0)),
     "tanh": on_floats(activation.tanh),
-    "tanhshrink": formula(x0 - sp.tanh(x0)),
     "trunc": rounding(_trunc),
 }  # fmt: skip
 
 
 POINTWISE: dict[str, Converter] = {
-    **{f"{name}.default": f for name, f in UNARY.items()},
-    "add.Tensor": add, "add.Scalar": add_scalar,
-    "sub.Tensor": sub, "sub.Scalar": sub_scalar, "rsub.Scalar": rsub, "rsub.Tensor": rsub,
-    "mul.Tensor": mul, "mul.Scalar": mul, "div.Tensor": div, "div.Scalar": div,
-    "true_divide.Tensor": div,
-    "div.Tensor_mode": div_mode, "div.Scalar_mode": div_mode,
-    "floor_divide.default": floor_divide, "floor_divide.Scalar": floor_divide,
-    "fmod.Tensor": fmod, "fmod.Scalar": fmod,
+    **{f"{name}.default": f for name, f in UNARY.items()}, "add.Tensor": add,
+    "add.Scalar": add_scalar, "sub.Tensor": sub, "sub.Scalar": sub_scalar, "rsub.Scalar": rsub,
+    "rsub.Tensor": rsub_tensor, "mul.Tensor": mul, "mul.Scalar": mul, "div.Tensor": div,
+    "div.Scalar": div, "true_divide.Tensor": div, "div.Tensor_mode": div_mode,
+    "div.Scalar_mode": div_mode, "floor_divide.default": floor_divide,
+    "floor_divide.Scalar": floor_divide, "fmod.Tensor": fmod, "fmod.Scalar": fmod,
     "remainder.Tensor": remainder, "remainder.Scalar": remainder,
-    "remainder.Scalar_Tensor": remainder,
-    "pow.Tensor_Scalar": pow_, "pow.Tensor_Tensor": pow_, "pow.Scalar": pow_,
-    "neg.default": neg, "square.default": square, "reciprocal.default": reciprocal,
-    "addcmul.default": addcmul, "addcdiv.default": addcdiv,
-    "lerp.Scalar": lerp, "lerp.Tensor": lerp,
-    "hypot.default": hypot, "copysign.Tensor": copysign, "copysign.Scalar": copysign,
-    "logaddexp.default": logaddexp, "logaddexp2.default": logaddexp2,
-    "xlogy.Tensor": xlogy, "xlogy.Scalar_Other": xlogy, "xlogy.Scalar_Self": xlogy,
-    "special_xlog1py.default": xlog1py, "special_xlog1py.other_scalar": xlog1py,
-    "special_xlog1py.self_scalar": xlog1py,
-    "ldexp.Tensor": ldexp,
-    **{f"{name}.{kind}": binary(f) for kind in ("Tensor", "Scalar") for name, f in (
-        ("eq", arithmetic.equal), ("ne", arithmetic.not_equal), ("lt", arithmetic.less),
-        ("le", arithmetic.less_equal), ("gt", arithmetic.greater),
-        ("ge", arithmetic.greater_equal),
-    )},
-    "maximum.default": binary(arithmetic.maximum), "minimum.default": binary(arithmetic.minimum),
-    "fmax.default": fmax, "fmin.default": fmin,
-    "logical_and.default": logical(arithmetic.logical_and),
-    "logical_or.default": logical(arithmetic.logical_or),
-    "logical_xor.default": logical_xor, "logical_not.default": logical_not,
-    **{f"bitwise_{name}.{kind}": bitwise(f) for kind in ("Tensor", "Scalar") for name, f in (
-        ("and", arithmetic.logical_and), ("or", arithmetic.logical_or),
-        ("xor", arithmetic.not_equal),
-    )},
-    "bitwise_not.default": bitwise_not,
-    "isnan.default": isnan, "isinf.default": isinf, "isfinite.default": isfinite,
-    "isposinf.default": isposinf, "isneginf.default": isneginf, "signbit.default": signbit,
-    "where.self": where, "where.Scalar": where, "where.ScalarSelf": where,
-    "where.ScalarOther": where,
-    "clamp.default": clamp, "clamp.Tensor": clamp_tensor, "clamp_min.default": clamp_min,
-    "clamp_max.default": clamp_max, "clamp_min.Tensor": clamp_min_tensor,
-    "clamp_max.Tensor": clamp_max_tensor,
-    "nan_to_num.default": nan_to_num, "heaviside.default": heaviside, "sign.default": sign,
-    "sgn.default": sign, "round.default": round_, "round.decimals": round_decimals,
-    "frac.default": frac,
-    "gelu.default": gelu, "elu.default": elu, "selu.default": selu, "celu.default": celu,
-    "leaky_relu.default": leaky_relu, "softplus.default": softplus_,
-    "hardtanh.default": hardtanh, "relu6.default": relu6, "threshold.default": threshold,
-    "softshrink.default": shrink, "hardshrink.default": hardshrink,
-    "prelu.default": prelu, "_prelu_kernel.default": prelu,
-    "logit.default": logit,
+    "remainder.Scalar_Tensor": remainder, "pow.Tensor_Scalar": pow_, "pow.Tensor_Tensor": pow_,
+    "pow.Scalar": pow_, "neg.default": neg, "square.default": square,
+    "reciprocal.default": reciprocal, "addcmul.default": addcmul, "addcdiv.default": addcdiv,
+    "lerp.Scalar": lerp, "lerp.Tensor": lerp, "hypot.default": hypot,
+    "copysign.Tensor": copysign, "copysign.Scalar": copysign, "logaddexp.default": logaddexp,
+    "logaddexp2.default": logaddexp2, "xlogy.Tensor": xlogy, "xlogy.Scalar_Other": xlogy,
+    "xlogy.Scalar_Self": xlogy, "special_xlog1py.default": xlog1py,
+    "special_xlog1py.other_scalar": xlog1py, "special_xlog1py.self_scalar": xlog1py,
+    "ldexp.Tensor": ldexp, "sign.default": sign, "sgn.default": sign, "round.default": round_,
+    "round.decimals": round_decimals, "frac.default": frac,
 }  # fmt: skip

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .activations import ACTIVATIONS
 from .arguments import Result
+from .choices import CHOICES
+from .creation import CREATION, iota_
 from .indexing import INDEXING
 from .losses import LOSSES
+from .matrices import MATRICES
 from .ordering import ORDERING
 from .pointwise import POINTWISE
 from .products import PRODUCTS
+from .rearrange import REARRANGE
 from .reductions import REDUCTIONS
 from .stateful import STATEFUL
 from .views import VIEWS
@@ -25,10 +30,11 @@ __all__ = ["ALIASING", "CONVERTERS", "IGNORED", "converter"]
 CONVERTERS: dict[str, Callable[..., Result]] = {
     f"aten.{name}": function
     for part in (
-        POINTWISE, REDUCTIONS, VIEWS, INDEXING, PRODUCTS, WINDOWS, STATEFUL, LOSSES, ORDERING,
+        POINTWISE, CHOICES, ACTIVATIONS, REDUCTIONS, ORDERING, VIEWS, REARRANGE, MATRICES, CREATION,
+        INDEXING, PRODUCTS, WINDOWS, STATEFUL, LOSSES,
     )
     for name, function in part.items()
-}  # fmt: skip
+} | {"prims.iota.default": iota_}  # fmt: skip
 
 #: checks of sizes and values that torch inserts; a brickc program checks its inputs itself
 IGNORED = frozenset((
@@ -40,14 +46,14 @@ IGNORED = frozenset((
 #: operators whose results share memory with the first operand: with them, writing in place
 #: would be seen in two tensors
 ALIASING = frozenset(
-    f"aten.{name}" for name in VIEWS
-    if name.partition(".")[0] in {
+    name for name in CONVERTERS
+    if name.split(".")[1] in {
         "view", "reshape", "flatten", "unflatten", "permute", "transpose", "swapaxes", "t",
         "expand", "broadcast_to", "squeeze", "unsqueeze", "slice", "select", "narrow", "split",
         "split_with_sizes", "chunk", "unbind", "unfold", "diagonal", "alias", "contiguous",
-        "detach", "to", "lift",
+        "detach", "to", "lift", "dropout", "pixel_shuffle", "meshgrid",
     }
-) | {"aten.dropout.default"}  # fmt: skip
+)  # fmt: skip
 
 
 def converter(target: str) -> tuple[Callable[..., Result] | None, bool]:

@@ -30,6 +30,10 @@ of = trace.of
 Ints = int | Sequence[int]
 
 
+#: sizes that axes are brought to, and elements of the weights that say how
+_LARGEST, _LARGEST_TABLE = 2**14, 2**23
+
+
 def _framed(x: Tensor, rank: int) -> tuple[Tensor, int]:
     """x as [N, C, *S], and how many axes were added in front."""
     missing = rank + 2 - x.rank
@@ -169,7 +173,7 @@ def adaptive_mean(rank: int) -> Callable[..., Tensor]:
             n = fixed(y.shape[axis])
             if m == n:
                 continue
-            if m < 1 or m > 2**20 or n * m > 2**24:
+            if not 1 <= m <= _LARGEST or n * m > _LARGEST_TABLE:
                 raise ImportModelError("an impossible size of a pooling", got=m)
             weights = np.zeros((m, n))
             for i, (a, b) in enumerate(_bins(n, m)):
@@ -196,7 +200,7 @@ def adaptive_max(rank: int) -> Callable[..., Result]:
         else:
             y = wide
             for k, m in enumerate(targets):
-                if m < 1 or m > 4096:
+                if not 1 <= m <= 4096:
                     raise UnsupportedError("such a size of a pooling", got=m)
                 rows = [
                     reduce.reduce_max(part(y, 2 + k, a, b), (2 + k,), keepdims=True)
@@ -260,7 +264,7 @@ def _resampled(
     for k, (m, scale) in enumerate(zip(sizes, scales, strict=True)):
         axis = x.rank - len(sizes) + k
         n = fixed(y.shape[axis])
-        if n < 1 or m < 1 or n * m > 2**24:
+        if n < 1 or not 1 <= m <= _LARGEST or n * m > _LARGEST_TABLE:
             raise ImportModelError("an impossible size of an interpolation", got=m)
         letters = "abcdefg"[: y.rank]
         share = trace.literal(rule(n, m, align, scale), x.dtype)
