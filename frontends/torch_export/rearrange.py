@@ -170,19 +170,22 @@ def nearest(factor_of: int) -> Callable[..., Tensor]:
 def _resized(
     x: Tensor, lead: int, sizes: Sequence[int], scales: Sequence[float | None] | None
 ) -> Tensor:
+    if lead < 0 or len(sizes) != x.rank - lead:
+        raise ImportModelError("an upsampling of such axes", got=x.type, expected=list(sizes))
     y: Value = x
     for k, m in enumerate(sizes):
         n = fixed(x.shape[lead + k])
-        if n < 1 or not 1 <= m <= LARGEST_LIST:
+        if n < 1 or m < 1:
             raise ImportModelError("an impossible size of an upsampling", got=m)
         given = scales[k] if scales else None
+        if m % n == 0 and given in (None, m // n):
+            y = shapes.upsample(y, [m // n if a == lead + k else 1 for a in range(x.rank)])
+            continue
+        if m > 2**16:
+            raise UnsupportedError("an upsampling to such a size by no whole factor", got=m)
         step = 1.0 / given if given else n / m
         rows = [min(int(i * step), n - 1) for i in range(m)]
-        if m % n == 0 and rows == [i // (m // n) for i in range(m)]:
-            factors = [m // n if a == lead + k else 1 for a in range(x.rank)]
-            y = shapes.upsample(y, factors)
-        else:
-            y = gather(y, trace.literal(rows, "i64"), lead + k)
+        y = gather(y, trace.literal(rows, "i64"), lead + k)
     return of(y)
 
 

@@ -30,7 +30,7 @@ of = trace.of
 #: a size as an argument of an operator
 Extent = int | Dim | DimExpr
 #: elements of a list of indices that is written into the program
-LARGEST_LIST = 2**22
+LARGEST_LIST = 2**18
 #: an integer that says "to the end"
 _END = 2**63 - 1
 
