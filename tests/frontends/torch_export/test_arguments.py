@@ -21,7 +21,7 @@ KINDS = {DType.BOOL: torch.bool, DType.I32: torch.int32, DType.I64: torch.int64,
 OPERANDS: list[Any] = [*itertools.product(KINDS, (0, 1)), True, 3, 2.5]
 
 
-@pytest.mark.parametrize(("left", "right"), itertools.product(OPERANDS, OPERANDS))
+@pytest.mark.parametrize(("left", "right"), list(itertools.product(OPERANDS, OPERANDS)))
 def test_promotion_is_torchs(left: Any, right: Any) -> None:
     def pair(x: Any) -> tuple[Any, Any]:
         if isinstance(x, tuple):
