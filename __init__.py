@@ -31,6 +31,7 @@ from .frontends.load import load_model
 from .frontends.losses import tensors, with_loss
 from .frontends.model import Model
 from .frontends.onnx import from_onnx, to_onnx
+from .frontends.torch_export import from_torch
 from .frontends.trace import Tensor, input, literal, parameter, state
 from .ir.dims import Dim
 from .ir.dtypes import DType
@@ -68,6 +69,7 @@ __all__ = [
     "constant",
     "data",
     "from_onnx",
+    "from_torch",
     "functional",
     "gaussian",
     "input",

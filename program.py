@@ -16,6 +16,7 @@ from .compiler.optimizers import Optimizer
 from .driver import Compiled, Function, Observer, backend, compile_model, planned
 from .errors import UnsupportedError, UsageError
 from .frontends.model import Model
+from .frontends.torch_export.state import torch_state
 from .ir.dims import evaluate, maximum, minimum
 from .ir.dtypes import DType
 from .ir.printer import print_graph
@@ -46,9 +47,26 @@ class Program(Executable):
     def of(compiled: Compiled, seed: int = 0) -> Program:
         program = Program.from_sources(compiled.sources, seed)
         program.compiled = compiled
-        if compiled.model.weights:
-            program.load_state_dict(compiled.model.weights, strict=False)
+        # a function that was not asked for may be the only one that needs a state
+        there = {leaf.name for leaf in compiled.leaves}
+        weights = {k: v for k, v in (compiled.model.weights or {}).items() if k in there}
+        if weights:
+            program.load_state_dict(weights, strict=False)
         return program
+
+    def state_dict(self, framework: str = "numpy") -> dict[str, Any]:
+        """Copies of all parameters and states by name, axes in the model's order.
+
+        ``"numpy"`` gives arrays of all that the program keeps. ``"torch"`` gives tensors under
+        the names of the module that the model came from, what belongs to the optimizer left
+        out: ``module.load_state_dict(program.state_dict("torch"))``.
+        """
+        arrays = super().state_dict()
+        if framework == "numpy":
+            return arrays
+        if framework != "torch":
+            raise UsageError("unknown framework", got=framework, expected="numpy, torch")
+        return torch_state(self.compiled.model, arrays)
 
     def explain(self, function: str | None = None) -> dict[str, Any]:
         """Kernels, bytes, FLOPs, peak memory, and why each edge was or was not fused."""

@@ -32,6 +32,8 @@ def view(
     memory: Any, dtype: str, offset: int, shape: Any, strides: Any = None
 ) -> np.ndarray[Any, Any]:
     """Elements of ``memory`` from byte ``offset`` on; strides count elements, C order if None."""
+    if 0 in shape:
+        return np.empty(shape, dtype)  # it shares nothing, and may lie behind the last byte
     size = np.dtype(dtype).itemsize
     steps = None if strides is None else tuple(s * size for s in strides)
     return np.ndarray(shape, dtype, memory, offset, steps)

@@ -4,6 +4,7 @@
     network.py:make         a Model in your file, or a function that returns one
     network.ir              IR text, as brickc saves it (also .brickc)
     network.onnx            an ONNX model
+    network.pt2             a PyTorch program, as torch.export.save writes it
 
 Importers have one entry each in ``IMPORTERS``, by the file name's suffix.
 """
@@ -24,6 +25,7 @@ from ..ir.parser import parse
 from . import zoo
 from .model import Model
 from .onnx import read_file as read_onnx
+from .torch_export import from_archive, refuse_pickle
 
 __all__ = ["IMPORTERS", "load_model"]
 
@@ -83,6 +85,9 @@ IMPORTERS: dict[str, Callable[[Path], Model]] = {
     ".ir": _ir_text,
     ".brickc": _ir_text,
     ".onnx": read_onnx,
+    ".pt2": from_archive,
+    ".pt": refuse_pickle,
+    ".pth": refuse_pickle,
 }
 
 

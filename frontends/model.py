@@ -106,6 +106,9 @@ class Model:
                 )  # fmt: skip
         #: arrays by parameter or state name; None if everything starts by its ``init``
         self.weights = self._checked(weights)
+        #: for an imported model: the names under which its framework keeps tensors, each with
+        #: the leaf's name here, or the array itself if no leaf of the graph is it
+        self.imported: dict[str, str | Array] | None = None
 
     @staticmethod
     def from_graph(graph: Graph, weights: Mapping[str, npt.ArrayLike] | None = None) -> Model:
@@ -127,6 +130,7 @@ class Model:
         """The same model with another graph that has the same outputs: other sizes, say."""
         model = Model.__new__(Model)
         model._set(graph, self.outputs, self.loss, self.metrics, self.weights)
+        model.imported = self.imported
         return model
 
     # ── graphs ───────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,18 @@ def test_the_installed_command_has_no_traceback() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("brickc: UsageError")
+
+
+def test_compile_a_torch_program(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's exporter, of itself
+        program = torch.export.export(torch.nn.Linear(3, 2), (torch.zeros(4, 3),))
+        torch.export.save(program, tmp_path / "linear.pt2")
+    result = call("compile", str(tmp_path / "linear.pt2"), "-o", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert call("verify", str(tmp_path / "out")).exit_code == 0
+    torch.save({}, tmp_path / "linear.pt")
+    result = call("compile", str(tmp_path / "linear.pt"), "-o", str(tmp_path / "no"))
+    assert result.exit_code == 2
+    assert "torch.export.save" in " ".join(result.output.split())

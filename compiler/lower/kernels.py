@@ -130,8 +130,9 @@ class _Lowering:
                               type.shape, strides)  # fmt: skip
             case Literal():
                 name = self.namer.name("literal")
+                order = self._placed(node).order(type)
                 return Buffer(name, type.dtype, type.size, Space.LITERAL, "", type.shape, strides,
-                              brick.data)  # fmt: skip
+                              _laid_out(brick, order))  # fmt: skip
             case Constant():
                 data = np.asarray(brick.value, type.dtype.numpy).tobytes()
                 name = self.namer.name("constant")
@@ -344,3 +345,11 @@ def _hints(node: Node) -> tuple[str, ...]:
     if not layer or brick.mnemonic not in ("contract", "map"):
         words.append(brick.mnemonic)
     return tuple(words)
+
+
+def _laid_out(brick: Literal, order: Sequence[int]) -> bytes:
+    """The literal's bytes with its axes in that order in memory, outermost first."""
+    if list(order) == sorted(order):
+        return brick.data
+    array = np.frombuffer(brick.data, brick.type.dtype.numpy.newbyteorder("<"))
+    return array.reshape(brick.type.concrete({})).transpose(order).tobytes()

@@ -20,6 +20,8 @@ def pad(em: Emitter) -> None:
     target = anchor_target(em)
     value = anchor.value if target.dtype.is_float else int(anchor.value)
     inside = target
+    # NumPy does not store a float among integers, not even a whole one
+    value = anchor.value if target.dtype.is_float else int(anchor.value)
     for axis, (lo, hi, gap) in enumerate(zip(anchor.lo, anchor.hi, anchor.interior, strict=True)):
         size = source.shape[axis]
         if gap:
