@@ -29,6 +29,7 @@ from .ir.brick import Parameter, State
 from .ir.graph import Graph
 from .ir.kernel.kernel import KernelProgram
 from .ir.kernel.memory import Buffer, Space
+from .ir.substitute import substitute
 
 __all__ = ["BACKENDS", "Compiled", "Function", "compile_functions", "compile_graph",
            "compile_model", "planned"]  # fmt: skip
@@ -73,6 +74,8 @@ class Compiled:
     memory_bytes: int
     #: file name -> text, or bytes of a binary file
     sources: Mapping[str, str | bytes]
+    #: function -> the same for a batch of one, where the target compiles it apart
+    singles: Mapping[str, Function] = field(default_factory=dict)
     #: stage -> seconds, summed over the functions
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -126,12 +129,35 @@ def compile_model(
             orders.setdefault(leaf, order)
         compiled[name] = function
     ordered = {n: compiled[n] for n in wanted}
-    leaves, memory = _place_leaves(list(compiled.values()))
+    singles: dict[str, Function] = {}
+    if chosen.capabilities.single and "infer" in compiled:
+        single = _single(model, chosen, orders, names, seconds)
+        if single is not None:
+            singles["infer"] = single
+    leaves, memory = _place_leaves([*compiled.values(), *singles.values()])
     started = time.perf_counter()
-    sources = chosen.print(model.name, planned(ordered), leaves, memory)
+    sources = chosen.print(model.name, planned(ordered, singles), leaves, memory)
     _count(seconds, "print", started)
     resolved = chosen.name if target == "auto" else target
-    return Compiled(model, resolved, ordered, leaves, memory, sources, seconds)
+    return Compiled(model, resolved, ordered, leaves, memory, sources, singles, seconds)
+
+
+def _single(
+    model: Model,
+    chosen: Backend,
+    orders: Mapping[str, tuple[int, ...]],
+    names: Mapping[str, str],
+    seconds: dict[str, float],
+) -> Function | None:
+    """``infer`` with every dim 1; None if there is none, or 1 is out of a range."""
+    graph = model.inference()
+    if not graph.dims or any(d.lo > 1 for d in graph.dims.values()):
+        return None
+    graph = substitute(graph, dict.fromkeys(graph.dims, 1))
+    stages = {"graph": graph}
+    for part in (inference_pipeline(), target_pipeline(chosen.capabilities)):
+        graph = part.run(graph)
+    return _lower("infer_single", stages, graph, chosen, orders, names, seconds)
 
 
 def _default_functions(model: Model) -> tuple[str, ...]:
@@ -216,12 +242,19 @@ def _name_leaves(graph: Graph, names: dict[str, str], namer: Namer) -> None:
             names[node.brick.name] = namer.name(node.brick.name)
 
 
-def planned(functions: Mapping[str, Function]) -> list[PlannedFunction]:
+def planned(
+    functions: Mapping[str, Function], singles: Mapping[str, Function] | None = None
+) -> list[PlannedFunction]:
     """What a backend's printer needs to know of the functions."""
-    return [
+    found = [
         PlannedFunction(f.name, f.program, f.kernels, f.plan.offsets, f.plan.peak)
         for f in functions.values()
     ]
+    for name, f in (singles or {}).items():
+        found.append(
+            PlannedFunction(f.name, f.program, f.kernels, f.plan.offsets, f.plan.peak, name)
+        )
+    return found
 
 
 def _lower(

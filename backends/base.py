@@ -45,6 +45,8 @@ class PlannedFunction:
     kernels: Sequence[object]
     offsets: Mapping[str, Size]
     peak: Size
+    #: the function that this one stands for where every dim is 1; empty for all others
+    single_of: str = ""
 
 
 class Backend(Protocol):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 FORMAT: int = 1
 FUNCTIONS: dict[str, dict[str, Any]] = {}
+SINGLES: dict[str, dict[str, Any]] = {}
 LEAVES: dict[str, dict[str, Any]] = {}
 MEMORY_BYTES: int = 0
 
@@ -133,7 +134,9 @@ class Program:
     def _bind(self, function: str, inputs: Arrays) -> Any:
         dims = _sizes(function, inputs)
         spec = FUNCTIONS[function]
-        need = spec["arena"](**dims)
+        need = self.peak_bytes(function, **dims)
+        if function in SINGLES and all(size == 1 for size in dims.values()):
+            spec, dims = SINGLES[function], {}
         if need > self._arena.nbytes:
             self._arena, self._bound = _aligned(need), {}
         run, staged, outputs = spec["bind"](self._arena, self.memory, **dims)
@@ -173,7 +176,10 @@ class Program:
 
     def peak_bytes(self, function: str, **dims: int) -> int:
         """Bytes of arena that a call with these sizes needs."""
-        return int(FUNCTIONS[function]["arena"](**dims))
+        need = int(FUNCTIONS[function]["arena"](**dims))
+        if function in SINGLES and all(size == 1 for size in dims.values()):
+            need = max(need, int(SINGLES[function]["arena"]()))
+        return need
 
     def state_dict(self) -> Arrays:
         """Copies of all parameters and states by name."""

@@ -34,6 +34,8 @@ class FunctionText:
     entry: str
     literals: Mapping[str, Buffer]
     helpers: frozenset[str]
+    #: the function that this one stands for where every dim is 1
+    single_of: str = ""
 
 
 def dim_names(dims: Mapping[str, Dim]) -> dict[str, str]:
@@ -140,7 +142,11 @@ def print_module(
         *tables,
         *(f.source for f in functions),
         f"FORMAT = {format}",
-        "FUNCTIONS = {\n" + "\n".join(f.entry for f in functions) + "\n}",
+        _table("FUNCTIONS", [f.entry for f in functions if not f.single_of]),
+        _table(
+            "SINGLES",
+            [f"    {f.single_of!r}: {f.entry.split(': ', 1)[1]}" for f in functions if f.single_of],
+        ),
         "LEAVES = {\n" + "\n".join(_leaf(leaf) for leaf in leaves) + "\n}",
         f"MEMORY_BYTES = {memory_bytes}",
         _host_body(),
@@ -148,6 +154,10 @@ def print_module(
         'if __name__ == "__main__":\n    print(describe())',
     ]
     return "\n\n\n".join(p.strip("\n") for p in parts) + "\n"
+
+
+def _table(name: str, entries: Sequence[str]) -> str:
+    return f"{name} = {{\n" + "".join(f"{e}\n" for e in entries) + "}"
 
 
 def _source(function: Callable[..., object]) -> str:

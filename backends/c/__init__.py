@@ -38,6 +38,7 @@ CAPABILITIES = Capabilities(
     prologue=frozenset({"reduce"}),
     convolution="direct",
     layout="batch innermost",
+    single=True,
     bundle_bytes=256 * 1024,
 )  # fmt: skip
 
@@ -242,7 +243,11 @@ def _bind(f: PlannedFunction, memory: Mapping[str, int]) -> FunctionText:
     lines.append(f"    run = entry({f.name!r}, arena, memory, {dims}, {len(f.program.inputs)})")
     lines.append("    return run, inputs, outputs")
     return FunctionText(
-        "\n".join(lines), function_entry(f.name, f.program, f.peak), literals, frozenset()
+        "\n".join(lines),
+        function_entry(f.name, f.program, f.peak),
+        literals,
+        frozenset(),
+        f.single_of,
     )
 
 

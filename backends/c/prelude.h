@@ -415,7 +415,7 @@ INLINE void relax(void) {
 /* Wait until *at differs from old: spin for some microseconds, then let others have the core. */
 INLINE void await_change(atomic_long *at, long old) {
     for (int turn = 0; atomic_load_explicit(at, memory_order_acquire) == old; turn++) {
-        if (turn < 4000)
+        if (turn < 1000)
             relax();
         else
             sched_yield();
@@ -488,7 +488,7 @@ static void *pool_worker(void *argument) {
     long seen = pool.start[index];
     for (;;) {
         int turn = 0;
-        while (atomic_load_explicit(&pool.epoch, memory_order_acquire) == seen && turn++ < 20000)
+        while (atomic_load_explicit(&pool.epoch, memory_order_acquire) == seen && turn++ < 5000)
             relax();
         if (atomic_load(&pool.epoch) == seen) {
             pthread_mutex_lock(&pool.lock);
@@ -544,7 +544,7 @@ static void run_parallel(Run *r) {
     }
     r->body(r, 0);
     for (int turn = 0; atomic_load(&pool.busy) > 0; turn++) {
-        if (turn < 4000)
+        if (turn < 1000)
             relax();
         else
             sched_yield();

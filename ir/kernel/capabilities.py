@@ -23,5 +23,7 @@ class Capabilities:
     prologue: frozenset[str] = field(default_factory=frozenset)
     convolution: str = "direct"
     layout: str = "batch innermost"
+    #: compile ``infer`` once more for a batch of one, which has other lanes
+    single: bool = False
     #: most bytes of all parameters in one horizontally fused update; 0 turns it off
     bundle_bytes: int = 0

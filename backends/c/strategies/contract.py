@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ....ir.dims import Size, hint, product
 from ....ir.kernel import anchors
 from ....ir.kernel.kernel import Region
-from ....ir.kernel.loops import For, IndexOp, Let, Load, Parallel, Store
+from ....ir.kernel.loops import Fill, Fma, For, IndexOp, Let, Load, Parallel, Reduce, Store, When
 from ....ir.kernel.memory import Access, Buffer, Space, contiguous_strides
 from ....ir.kernel.scalar import ScalarBuilder
 from ..emitter import Block, Emitter, index_of, leader, round_up
@@ -57,6 +57,9 @@ def contract(em: Emitter) -> None:
     free = [c for c in anchor.result if c in a.letters and c not in b.letters and c != lane]
     row = max(free, key=lambda c: hint(sizes[c])) if free else ""
     contracted = [c for c in a.letters if c in b.letters and c not in anchor.result]
+    if _is_dot(a, b, sizes, lane, row, contracted):
+        _dots(em, a, b, sizes, lane, contracted[0])
+        return
     if lane and b.stride(lane) != 1 and row and hint(sizes[row]) >= 4:
         panel = em.lanes * em.tile[0]
         size = sizes[lane]
@@ -99,6 +102,68 @@ def _packed(em: Emitter, operand: _Operand, lane: str) -> _Operand:
     target = Access(buffer.name, access.dtype, 0, access.shape, strides)
     _copy(em, access, target)
     return _Operand(target, operand.letters)
+
+
+def _is_dot(
+    a: _Operand, b: _Operand, sizes: dict[str, Size], lane: str, row: str, contracted: list[str]
+) -> bool:
+    """True if both operands lie along the sum, and too little is reused to turn one around."""
+    if len(contracted) != 1 or not lane or lane in a.letters or b.stride(lane) == 1:
+        return False
+    (k,) = contracted
+    few = (not row or hint(sizes[row]) < 4) and isinstance(sizes[lane], int)
+    return few and a.stride(k) == 1 and b.stride(k) == 1
+
+
+def _dots(em: Emitter, a: _Operand, b: _Operand, sizes: dict[str, Size], lane: str, k: str) -> None:
+    """Sums along the lanes, some elements of the result at a time."""
+    anchor = em.kernel.anchor
+    assert isinstance(anchor, anchors.Contract)
+    after = em.kernel.after
+    dtype = after.program.inputs[0]
+    outer = [c for c in anchor.result if c != lane]
+
+    def body_of(places: list[Size], part: Size | None) -> Block:
+        at = dict(zip([*outer, "block"], places, strict=True))
+        start = em.var("first")
+        stop = em.var("last")
+
+        def group(indices: list[Size]) -> Block:
+            accs = [em.name("s") for _ in indices]
+            out: Block = [Fill(s, dtype, 0) for s in accs]
+
+            def step(i: Size, rest: Size | None) -> Block:
+                here = {**at, k: i}
+                name, load = em.load(
+                    a.access, [here[c] for c in a.letters], a.letters.index(k), rest, "a"
+                )
+                inner: Block = [load]
+                for s, index in zip(accs, indices, strict=True):
+                    here[lane] = index
+                    other, load = em.load(
+                        b.access, [here[c] for c in b.letters], b.letters.index(k), rest, "b"
+                    )
+                    inner += [load, Fma(s, name, other, dtype)]
+                return inner
+
+            out += em.vectors(0, sizes[k], step, "k")
+            for s, index in zip(accs, indices, strict=True):
+                total = em.name("total")
+                here = {**at, lane: index}
+                out.append(Reduce(total, s, dtype, "add"))
+                out += em.region(after, [here[c] for c in anchor.result], None, None, total)[0]
+            return out
+
+        return [
+            Let(start.name, at["block"] * 8),
+            Let(stop.name, IndexOp("min", sizes[lane], start + 8)),
+            *steps(em, start, stop, 8, group, sizes[lane]),
+        ]
+
+    blocks = round_up(sizes[lane], 8)
+    assert isinstance(blocks, int)
+    index_space = [*(sizes[c] for c in outer), blocks]
+    em.phase(em.spread(index_space, body_of, vector=False, work=8 * hint(sizes[k])))
 
 
 def _copy(em: Emitter, source: Access, target: Access) -> None:
@@ -176,6 +241,8 @@ def _tiles(
     dtype = after.program.inputs[0]
     result = anchor.result
     most_columns, most_rows = em.tile
+    if not row:
+        most_columns *= 4  # one row: more columns, or its sums wait for each other
     if lane in a.letters:
         most_columns = 1  # both operands come as vectors: a row's element serves one column
     lanes: Size = sizes[lane] if lane else 1
@@ -190,7 +257,7 @@ def _tiles(
     k_outer = contracted[0] if len(contracted) == 1 else ""
     depth = sizes[k_outer] if k_outer else 1
     block = max(16, BLOCK_BYTES // (wide * em.lanes * dtype.itemsize))
-    blocked = bool(k_outer) and hint(depth) > block * 3 // 2
+    blocked = bool(k_outer) and bool(row) and hint(depth) > block * 3 // 2
     # a piece of the batch for each thread, unless the other operand is the larger one
     sizes_of_a, sizes_of_b = product(a.access.shape), product(b.access.shape)
     split = None
@@ -201,11 +268,18 @@ def _tiles(
         tiles = 1
     row_block = r * tiles
     count_rows = round_up(rows, row_block)
-    count = count_rows
+    # with one row, groups of columns are what threads share
+    column_groups = 1
+    if not row and isinstance(lanes, int):
+        column_groups = -(-vectors // most_columns)
+    count = IndexOp("mul", count_rows, column_groups)
+    column_group, block_of = em.var("group"), em.var("rest")
+    prologue.append(Let(column_group.name, IndexOp("mod", chunk, column_groups)))
+    prologue.append(Let(block_of.name, IndexOp("div", chunk, column_groups)))
     number = em.var("block")
-    prologue.append(Let(number.name, IndexOp("mod", chunk, count_rows)))
+    prologue.append(Let(number.name, IndexOp("mod", block_of, count_rows)))
     left_over = em.var("outer")
-    prologue.append(Let(left_over.name, IndexOp("div", chunk, count_rows)))
+    prologue.append(Let(left_over.name, IndexOp("div", block_of, count_rows)))
     for c in outer:
         i, more = em.var(f"i_{c}"), em.var("outer")
         prologue.append(Let(i.name, IndexOp("mod", left_over, sizes[c])))
@@ -323,7 +397,19 @@ def _tiles(
         return rows_of(0, depth, True, True)
 
     body: Block = list(prologue)
-    if lane and isinstance(lanes, int) and vectors > 2 * most_columns:
+    if column_groups > 1 and isinstance(lanes, int):
+        width, n = em.lanes * most_columns, em.var("n")
+        whole = lanes // width
+        body.append(Let(n.name, column_group * width))
+        full = group([Column(n + k * em.lanes, None, n) for k in range(most_columns)])
+        body.append(When(column_group, whole, tuple(full)))
+        if whole < column_groups:
+            cols = []
+            for start in range(whole * width, lanes, em.lanes):
+                part = lanes - start
+                cols.append(Column(start, None if part >= em.lanes else part, whole * width))
+            body.append(When(whole - 1, column_group, tuple(group(cols))))
+    elif lane and isinstance(lanes, int) and vectors > 2 * most_columns:
         body += _wide(em, lanes, most_columns, group)
     else:
         for block_body, _ in columns(em, lanes, wide, group, split):

@@ -17,7 +17,7 @@ from ....ir.kernel.kernel import Region
 from ....ir.kernel.loops import Bound, For, IndexOp, Let, Load, Parallel, When, var
 from ....ir.kernel.memory import Access, Buffer, contiguous_strides
 from ....ir.kernel.scalar import ScalarBuilder
-from ..emitter import Block, Emitter
+from ..emitter import Block, Emitter, index_of
 from ..maps import map_region
 from .contract import BLOCK_BYTES, partial_for
 from .taps import Axis, adjoint_axis, fixed, forward_axis, over_taps, tap_of
@@ -99,7 +99,10 @@ class _Sums:
         block = max(1, BLOCK_BYTES // step_bytes)
         blocked = geo.depth > block * 3 // 2 and geo.rows > 2 * self.r
         self.block = block if blocked else geo.depth
-        self.waiting = partial_for(em, 0) if blocked else None
+        # a single example fits into the caches, and its lanes may lie along either axis
+        if self.lanes == 1:
+            self.block = geo.depth
+        self.waiting = partial_for(em, 0) if self.block < geo.depth else None
         self.k = em.var("k_c")
         self.group, self.first_row, self.last_row = em.var("g"), em.var("first"), em.var("last")
         self.place: list[Size] = [em.var("y")] if self.rank else []
@@ -138,6 +141,8 @@ class _Sums:
     def _examples(self, lo: Size, hi: Size) -> Block:
         """Groups of vectors, then single ones, then what is left of the batch."""
         em, width, most = self.em, self.em.lanes, self.most
+        if self.lanes == 1 and self.rank > 1 and self.geo.inside is not None:
+            return self._lines()
         if isinstance(lo, int) and isinstance(hi, int):
             out: Block = []
             at = lo
@@ -219,15 +224,47 @@ class _Sums:
 
         return out + steps(em, first, end, spread, inside, end - first, "x")
 
+    def _lines(self) -> Block:
+        """A single example: vectors along the last axis, where all taps meet the image."""
+        em, geo = self.em, self.geo
+        assert geo.inside is not None
+        first, end = geo.inside
+        middle = [em.var("x") for _ in range(self.rank - 2)]
+        start = [*self.place, *middle]
+        out: Block = []
+        for x in (*range(first), *range(end, fixed(self.spatial[-1]))):
+            axes = geo.axes([*start, x])
+            out += self._before(axes, 0) + self._tiles([Column(0, 1)], [*start, x], axes)
+        axes = [*geo.axes([*start, first])[:-1], geo.whole(first)]
+        out += self._before(axes, 0)
+        group: list[Column] = []
+        for x in range(first, end, em.lanes):
+            part = end - x
+            group.append(Column(x - first, None if part >= em.lanes else part))
+            if len(group) == self.most or part <= em.lanes:
+                out += self._tiles(group, [*start, first], axes, line=True)
+                group = []
+        for variable, size in zip(reversed(middle), reversed(self.spatial[1:-1]), strict=True):
+            out = [For(variable.name, 0, size, tuple(out))]
+        return out
+
     # -- tiles ---------------------------------------------------------------------------------
 
-    def _tiles(self, cols: list[Column], place: list[Size], axes: list[Axis]) -> Block:
-        """All rows at one place (or some neighbouring ones), the sum in blocks of channels."""
+    def _tiles(
+        self, cols: list[Column], place: list[Size], axes: list[Axis], *, line: bool = False
+    ) -> Block:
+        """All rows at one place (or some neighbouring ones), the sum in blocks of channels.
+
+        The lanes are examples, or with ``line`` places from ``place`` on of the last axis.
+        """
         em, geo, r = self.em, self.geo, self.r
         after = em.kernel.after
 
         def at(row: Size, column: Column) -> list[Size]:
             where = list(place)
+            if line:
+                where[-1] = where[-1] + column.at
+                return [0, self.group * geo.rows + row, *where]
             if where:
                 where[-1] = where[-1] + column.shift
             return [column.at, self.group * geo.rows + row, *where]
@@ -245,11 +282,18 @@ class _Sums:
             image = [a.image for a in axes]
             if column.shift:
                 image[-1] = image[-1] + column.shift * axes[-1].stride
+            if line:
+                image[-1] = image[-1] + column.at * axes[-1].stride
+                position = [0, self.group * geo.depth + self.k, *image]
+                stride = self.x.strides[-1] * axes[-1].stride
+                name, index = em.name("x"), index_of(self.x, position)
+                return name, Load(name, self.dtype, self.x.buffer, index, stride, column.part)
             position = [column.at, self.group * geo.depth + self.k, *image]
             return em.load(self.x, position, 0, column.part, "x")
 
         def finish(row: Size, column: Column, acc: str) -> Block:
-            return em.region(after, at(row, column), 0, column.part, acc)[0]
+            axis = self.rank + 1 if line else 0
+            return em.region(after, at(row, column), axis, column.part, acc)[0]
 
         tile = Tile(em, self.dtype, load_w, load_x, finish)
         partial: Callable[[Size, Column], tuple[str, Size]] | None = None
