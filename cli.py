@@ -484,9 +484,15 @@ def _model(
 ) -> Model:
     from .frontends.load import load_model
     from .frontends.losses import with_loss
-    from .frontends.reshape import with_shapes
+    from .frontends.onnx import from_onnx
+    from .frontends.reshape import parse_shape, with_shapes
 
-    model = load_model(spec)
+    if spec.endswith(".onnx") and shapes:
+        # the form of the program may depend on them: they are wanted before it is read
+        model = from_onnx(spec, shapes=dict(parse_shape(text) for text in shapes))
+        shapes = None
+    else:
+        model = load_model(spec)
     if shapes or ranges:
         model = with_shapes(model, shapes or (), ranges or ())
     if loss is not None:

@@ -10,7 +10,7 @@ from ..ir.dims import Dim, Size
 from ..ir.substitute import substitute
 from .model import Model
 
-__all__ = ["with_shapes"]
+__all__ = ["parse_shape", "with_shapes"]
 
 _RANGE = re.compile(r"([A-Za-z][A-Za-z0-9_]*)=(\d+):(\d+)\Z")
 
@@ -81,6 +81,12 @@ def _range(text: str) -> tuple[str, tuple[int, int]]:
     lo, hi = int(found[2]), int(found[3])
     Dim(found[1], lo, hi)  # checks the range
     return found[1], (lo, hi)
+
+
+def parse_shape(text: str) -> tuple[str, list[int | str]]:
+    """``x=N,1,32,32`` as a name and its sizes. Raises UsageError for anything else."""
+    name, axes = _shape(text)
+    return name, [int(a) if a.isdigit() else a for a in axes]
 
 
 def _shape(text: str) -> tuple[str, list[str]]:

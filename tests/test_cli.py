@@ -176,3 +176,29 @@ def test_compile_a_torch_program(tmp_path: Path) -> None:
     result = call("compile", str(tmp_path / "linear.pt"), "-o", str(tmp_path / "no"))
     assert result.exit_code == 2
     assert "torch.export.save" in " ".join(result.output.split())
+
+
+def test_onnx_in_and_out(tmp_path: Path) -> None:
+    """Export, import with another batch size, train with a loss, export what was trained."""
+    import onnx
+
+    file, step = tmp_path / "lenet5.onnx", tmp_path / "step.onnx"
+    result = call("export", "zoo:lenet5", str(file), "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["opset"] == 18
+    onnx.checker.check_model(str(file), full_check=True)
+    fixed = onnx.load(file)
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(fixed, file)
+    folder = tmp_path / "trained"
+    options = ["--loss", "softmax:logits", "--epochs", "1", "--save", str(folder)]
+    assert call("train", str(file), *options, "--batch", "64").exit_code == 2  # fixed at 1
+    result = call("train", str(file), *options, "--shape", "x=N,1,32,32", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["history"][0]["accuracy"] > 0.7
+    result = call("export", str(file), str(step), "--function", "train_step", "--loss", "softmax",
+                  "--shape", "x=N,1,32,32", "--weights", str(folder))  # fmt: skip
+    assert result.exit_code == 0, result.output
+    onnx.checker.check_model(str(step), full_check=True)
+    assert call("export", "zoo:lenet5", str(tmp_path / "no" / "x.onnx")).exit_code == 2
+    assert call("compile", str(file), "-o", str(folder), "--loss", "hinge").exit_code == 2

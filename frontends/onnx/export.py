@@ -99,6 +99,8 @@ def write_graph(
     results = _outputs(graph, writer)
     arrays = _arrays(graph, stored, dict(weights or {}), seed)
     changing = {name for name in stored if graph.updates}
+    used = {name for node in writer.nodes for name in node.input}
+    constants = {n: a for n, a in writer.constants.items() if n in used}
     helper = onnx.helper
     proto = helper.make_graph(
         writer.nodes,
@@ -106,7 +108,7 @@ def write_graph(
         [_value(n, t) for n, t in inputs.items()]
         + [_value(n, t) for n, t in stored.items() if n in changing],
         [_value(n, t) for n, t in results.items()],
-        [onnx.numpy_helper.from_array(a, n) for n, a in {**arrays, **writer.constants}.items()],
+        [onnx.numpy_helper.from_array(a, n) for n, a in {**arrays, **constants}.items()],
     )
     return helper.make_model(  # type: ignore[no-any-return]
         proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION,

@@ -16,7 +16,7 @@ import numpy as np
 from ...errors import BrickcError, DtypeError, ImportModelError, UnsupportedError
 from ...ir.brick import Array
 from ...ir.dims import Dim, Size
-from ...ir.initializers import constant
+from ...ir.initializers import Initializer
 from ...ir.origin import Origin
 from ...ir.types import TensorType
 from ...ir.value import Eager
@@ -42,6 +42,9 @@ __all__ = ["Importer", "Scope"]
 _MOST_NODES = 30_000
 #: functions in functions, graphs in graphs
 _DEEPEST = 24
+
+#: the first value of what is stored: the weights that come with the model
+_FROM_FILE = Initializer("external")
 
 Shapes = Mapping[str, Sequence[int | str | Dim]]
 
@@ -277,8 +280,7 @@ class Importer:
         """The parameter that an initializer is. Its layer is the first node that uses it."""
         if stored.leaf is None:
             array = self._fitting(stored)
-            first = constant(0.0)
-            stored.leaf = trace.parameter(stored.name, array.shape, first, stored.type.dtype)
+            stored.leaf = trace.parameter(stored.name, array.shape, _FROM_FILE, stored.type.dtype)
             self.weights[stored.name] = array
         return stored.leaf
 
@@ -286,7 +288,7 @@ class Importer:
         """The state that an initializer is (a running mean); None if it is trained elsewhere."""
         if stored.leaf is None:
             array = self._fitting(stored)
-            stored.leaf = trace.state(stored.name, array.shape, dtype=stored.type.dtype)
+            stored.leaf = trace.state(stored.name, array.shape, _FROM_FILE, stored.type.dtype)
             self.weights[stored.name] = array
         is_state = stored.leaf.brick.mnemonic == "state"
         return stored.leaf if is_state else None
