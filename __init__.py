@@ -28,7 +28,9 @@ from .frontends.functional import *  # noqa: F403 - its __all__ is the explicit 
 from .frontends.layer import Layer
 from .frontends.layers import *  # noqa: F403 - its __all__ is the explicit list
 from .frontends.load import load_model
+from .frontends.losses import tensors, with_loss
 from .frontends.model import Model
+from .frontends.onnx import from_onnx, to_onnx
 from .frontends.torch_export import from_torch
 from .frontends.trace import Tensor, input, literal, parameter, state
 from .ir.dims import Dim
@@ -66,6 +68,7 @@ __all__ = [
     "compile",
     "constant",
     "data",
+    "from_onnx",
     "from_torch",
     "functional",
     "gaussian",
@@ -79,8 +82,11 @@ __all__ = [
     "parse_optimizer",
     "print_graph",
     "state",
+    "tensors",
+    "to_onnx",
     "uniform",
     "verify",
+    "with_loss",
     "xavier",
     "zoo",
 ]

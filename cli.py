@@ -55,6 +55,10 @@ Target = Annotated[str, typer.Option(help="What to compile for; see `brickc targ
 OptimizerOption = Annotated[
     str, typer.Option("--optimizer", help="e.g. sgd:lr=0.1,momentum=0.9 or adam:lr=0.001.")
 ]
+Loss = Annotated[
+    str | None,
+    typer.Option("--loss", help="Add a loss: softmax, square or logistic, or softmax:OUTPUT."),
+]
 
 
 @app.command("compile")
@@ -75,13 +79,28 @@ def compile_command(
         Path | None, typer.Option(help="Also write every stage as text to this folder.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws the first parameters.")] = 0,
+    emit: Annotated[
+        str, typer.Option(help="artifact, or source: model.c, model.h, weights.bin (target c).")
+    ] = "artifact",
+    loss: Loss = None,
     as_json: Json = False,
 ) -> None:
     """Compile MODEL to a folder that runs without brickc."""
     with _errors(as_json):
         started = time.perf_counter()
-        program = _compile(model, target, shape, range_, optimizer, function, memory_limit, seed)
+        program = _compile(
+            model, target, shape, range_, optimizer, function, memory_limit, seed, loss
+        )
         compiled = time.perf_counter() - started
+        if emit == "source":
+            written = [str(p) for p in program.emit_source(output)]
+            if as_json:
+                _print_json({"written": written})
+            else:
+                _out.print("\n".join(written), markup=False)
+            return
+        if emit != "artifact":
+            raise UsageError("unknown --emit", got=emit, expected="artifact or source")
         program.save(output)
         if dump_ir is not None:
             _dump_ir(program, dump_ir)
@@ -96,7 +115,8 @@ def compile_command(
         if as_json:
             _print_json(report)
             return
-        _out.print(f"{output}: compiled in {compiled:.2f} s", markup=False)
+        _out.print(f"{output}: compiled for {program.compiled.target} in {compiled:.2f} s",
+                   markup=False)  # fmt: skip
         _out.print(program.describe(), markup=False)
         _out.print(f"text form of every pass: {output}/ir; kernels: {output}/kernels, "
                    f"{output}/model.py", markup=False)  # fmt: skip
@@ -157,6 +177,9 @@ def train(
         Path | None, typer.Option(help="Write the state here, and go on from it if it is there.")
     ] = None,
     dump_ir: Annotated[Path | None, typer.Option(help="Write every stage as text.")] = None,
+    loss: Loss = None,
+    shape: Shapes = None,
+    range_: Ranges = None,
     as_json: Json = False,
 ) -> None:
     """Compile MODEL's training step and train it."""
@@ -166,7 +189,7 @@ def train(
         from .training import ModelData
 
         started = time.perf_counter()
-        program = _compile(model, target, None, None, optimizer, None, None, seed)
+        program = _compile(model, target, shape, range_, optimizer, None, None, seed, loss)
         compile_seconds = time.perf_counter() - started
         dataset = load_data(data)
         source = ModelData.of(program.compiled.model, dataset, batch, seed)
@@ -202,6 +225,44 @@ def train(
             _out.print(f"artifact: {save} (run it: python {save}/model.py)", markup=False)
             _out.print(f"IR of every pass: {dump_ir or save / 'ir'}; kernels: {save}/model.py "
                        f"and {save}/kernels", markup=False)  # fmt: skip
+
+
+@app.command()
+def export(
+    model: ModelArg,
+    output: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The file to write.")],
+    function: Annotated[str, typer.Option(help="infer, evaluate or train_step.")] = "infer",
+    weights: Annotated[
+        Path | None, typer.Option(help="Take parameters from this trained artifact.")
+    ] = None,
+    optimizer: OptimizerOption = "sgd:lr=0.01",
+    loss: Loss = None,
+    shape: Shapes = None,
+    range_: Ranges = None,
+    seed: Annotated[int, typer.Option(help="Draws the first parameters.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write MODEL, or its whole training step, as an ONNX model."""
+    with _errors(as_json):
+        from .compiler.optimizers import parse_optimizer
+        from .frontends.onnx import to_onnx
+        from .runtime import artifact
+
+        trained = artifact.load(weights).state_dict() if weights is not None else None
+        made = to_onnx(
+            _model(model, shape, range_, loss), function, optimizer=parse_optimizer(optimizer),
+            weights=trained, seed=seed,
+        )  # fmt: skip
+        try:
+            output.write_bytes(made.SerializeToString())
+        except OSError as error:
+            raise UsageError("cannot write the file", got=f"{output}: {error.strerror}") from None
+        report = {"file": str(output), "nodes": len(made.graph.node),
+                  "opset": made.opset_import[0].version}  # fmt: skip
+        if as_json:
+            _print_json(report)
+            return
+        _out.print(f"{output}: {report['nodes']} nodes, opset {report['opset']}", markup=False)
 
 
 @app.command()
@@ -415,13 +476,22 @@ def _progress(quiet: bool) -> Iterator[Progress]:
         yield progress
 
 
-def _model(spec: str, shapes: Sequence[str] | None, ranges: Sequence[str] | None) -> Model:
+def _model(
+    spec: str,
+    shapes: Sequence[str] | None,
+    ranges: Sequence[str] | None,
+    loss: str | None = None,
+) -> Model:
     from .frontends.load import load_model
+    from .frontends.losses import with_loss
     from .frontends.reshape import with_shapes
 
     model = load_model(spec)
     if shapes or ranges:
         model = with_shapes(model, shapes or (), ranges or ())
+    if loss is not None:
+        kind, _, output = loss.partition(":")
+        model = with_loss(model, kind, output=output)
     return model
 
 
@@ -434,12 +504,13 @@ def _compile(
     functions: Sequence[str] | None,
     memory_limit: str | None,
     seed: int,
+    loss: str | None = None,
 ) -> Program:
     from .compiler.optimizers import parse_optimizer
     from .program import compile
 
     return compile(
-        _model(spec, shapes, ranges),
+        _model(spec, shapes, ranges, loss),
         target,
         optimizer=parse_optimizer(optimizer),
         functions=functions,

@@ -31,7 +31,7 @@ from .ir.kernel.kernel import KernelProgram
 from .ir.kernel.memory import Buffer, Space
 
 __all__ = ["BACKENDS", "Compiled", "Function", "compile_functions", "compile_graph",
-           "compile_model"]  # fmt: skip
+           "compile_model", "planned"]  # fmt: skip
 
 #: target name -> the backend for an option, the text after the colon of ``name:option``
 BACKENDS: dict[str, Callable[[str], Backend]] = {
@@ -78,13 +78,19 @@ class Compiled:
 
 
 def backend(target: str) -> Backend:
-    """The backend of ``name`` or ``name:option``. Raises UnsupportedError with what there is."""
+    """The backend of ``name`` or ``name:option``; "auto" is C where a compiler is, else NumPy.
+
+    Raises UnsupportedError with the targets there are.
+    """
+    if target == "auto":
+        chosen = CBackend.of("")
+        return chosen if chosen.availability().compiles else NumpyBackend()
     name, _, option = target.partition(":")
     try:
         return BACKENDS[name](option)
     except KeyError:
         raise UnsupportedError(
-            "unknown target", got=target, expected=", ".join(sorted(BACKENDS))
+            "unknown target", got=target, expected=", ".join(("auto", *sorted(BACKENDS)))
         ) from None
 
 
@@ -122,9 +128,10 @@ def compile_model(
     ordered = {n: compiled[n] for n in wanted}
     leaves, memory = _place_leaves(list(compiled.values()))
     started = time.perf_counter()
-    sources = chosen.print(model.name, _planned(ordered), leaves, memory)
+    sources = chosen.print(model.name, planned(ordered), leaves, memory)
     _count(seconds, "print", started)
-    return Compiled(model, target, ordered, leaves, memory, sources, seconds)
+    resolved = chosen.name if target == "auto" else target
+    return Compiled(model, resolved, ordered, leaves, memory, sources, seconds)
 
 
 def _default_functions(model: Model) -> tuple[str, ...]:
@@ -199,7 +206,7 @@ def compile_functions(
         for leaf, order in leaf_orders(graph, functions[name].layouts).items():
             orders.setdefault(leaf, order)
     leaves, memory = _place_leaves(list(functions.values()))
-    return functions, chosen.print(title, _planned(functions), leaves, memory)
+    return functions, chosen.print(title, planned(functions), leaves, memory)
 
 
 def _name_leaves(graph: Graph, names: dict[str, str], namer: Namer) -> None:
@@ -209,7 +216,7 @@ def _name_leaves(graph: Graph, names: dict[str, str], namer: Namer) -> None:
             names[node.brick.name] = namer.name(node.brick.name)
 
 
-def _planned(functions: Mapping[str, Function]) -> list[PlannedFunction]:
+def planned(functions: Mapping[str, Function]) -> list[PlannedFunction]:
     """What a backend's printer needs to know of the functions."""
     return [
         PlannedFunction(f.name, f.program, f.kernels, f.plan.offsets, f.plan.peak)

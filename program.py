@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .backends.c import CBackend
 from .compiler.explain import explain, fusion_text, kernels_text, schedule_text
 from .compiler.optimizers import Optimizer
-from .driver import Compiled, Function, Observer, compile_model
-from .errors import UsageError
+from .driver import Compiled, Function, Observer, backend, compile_model, planned
+from .errors import UnsupportedError, UsageError
 from .frontends.model import Model
 from .frontends.torch_export.state import torch_state
 from .ir.dims import evaluate, maximum, minimum
@@ -75,6 +76,28 @@ class Program(Executable):
             for name, f in self.compiled.functions.items()
             if name in chosen
         }
+
+    def emit_source(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write ``model.c``, ``model.h`` and ``weights.bin``: a program for C alone.
+
+        It builds with ``cc -O3 model.c main.c -lm -lpthread``, allocates nothing and needs no
+        Python. Raises UnsupportedError unless the target is C.
+        """
+        compiled = self.compiled
+        chosen = backend(compiled.target)
+        if not isinstance(chosen, CBackend):
+            raise UnsupportedError("only target c is emitted as C source", got=compiled.target)
+        texts = chosen.standalone(
+            compiled.model.name, planned(compiled.functions), compiled.leaves,
+            compiled.memory_bytes,
+        )  # fmt: skip
+        files = {name: text.encode() for name, text in texts.items()}
+        files["weights.bin"] = self._program.memory[: compiled.memory_bytes].tobytes()
+        written = []
+        for name, data in files.items():
+            self._module.write_atomically(os.path.join(folder, name), data)
+            written.append(Path(folder) / name)
+        return written
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the artifact: a folder that runs where only Python and NumPy are.
@@ -195,6 +218,7 @@ def compile(
     functions: Sequence[str] | None = None,
     memory_limit: int | None = None,
     seed: int = 0,
+    threads: int | None = None,
     observer: Observer | None = None,
 ) -> Program:
     """Compile a model ahead of time.
@@ -202,7 +226,8 @@ def compile(
     ``functions`` names some of infer, evaluate and train_step (default: all that the model
     has). ``optimizer`` is what train_step updates with (default: SGD(0.01)).
     ``memory_limit`` (bytes) fails the compilation if an arena could exceed it. ``seed``
-    draws the first parameters. ``observer`` is called with (function, pass, graph).
+    draws the first parameters. ``threads`` is for target c; by default $BRICKC_THREADS, else
+    as many as there are cores. ``observer`` is called with (function, pass, graph).
     Raises ShapeError, UnsupportedError, MemoryLimitError.
     """
     compiled = compile_model(
@@ -213,7 +238,10 @@ def compile(
         memory_limit=memory_limit,
         observer=observer,
     )
-    return Program.of(compiled, seed)
+    program = Program.of(compiled, seed)
+    if threads is not None:
+        program.set_threads(threads)
+    return program
 
 
 def load(folder: str | os.PathLike[str]) -> Executable:

@@ -220,9 +220,9 @@ class _Fuser:
 
     def _illegal(self, node: Node, group: Group, source: int) -> str | None:
         operand = self.graph.node(source)
+        if isinstance(operand.brick, View):
+            return "a view that strides cannot express is copied by a kernel of its own"
         if is_map(node):
-            if isinstance(operand.brick, View):
-                return "a view that strides cannot express is copied by a kernel of its own"
             if operand.type.shape != node.type.shape:
                 return f"index spaces differ: {operand.type} is broadcast to {node.type}"
             if group.anchor is not None:

@@ -77,7 +77,9 @@ def share_buffers(program: KernelProgram) -> KernelProgram:
         return name
 
     for position, kernel in enumerate(program.kernels):
-        for _, store in kernel.after.stores:
+        for result, store in kernel.after.stores:
+            if kernel.anchor is not None and kernel.after.program.results[result] == 0:
+                continue  # an anchor's whole value is there before the epilogue reads
             mine = program.buffers[store.buffer]
             if mine.space is not Space.ARENA or spans[store.buffer][0] != position:
                 continue

@@ -3,6 +3,7 @@
     zoo:lenet5              a network of the zoo
     network.py:make         a Model in your file, or a function that returns one
     network.ir              IR text, as brickc saves it (also .brickc)
+    network.onnx            an ONNX model
     network.pt2             a PyTorch program, as torch.export.save writes it
 
 Importers have one entry each in ``IMPORTERS``, by the file name's suffix.
@@ -23,6 +24,7 @@ from ..ir.bricks import CATALOGUE
 from ..ir.parser import parse
 from . import zoo
 from .model import Model
+from .onnx import read_file as read_onnx
 from .torch_export import from_archive, refuse_pickle
 
 __all__ = ["IMPORTERS", "load_model"]
@@ -82,6 +84,7 @@ def _ir_text(path: Path) -> Model:
 IMPORTERS: dict[str, Callable[[Path], Model]] = {
     ".ir": _ir_text,
     ".brickc": _ir_text,
+    ".onnx": read_onnx,
     ".pt2": from_archive,
     ".pt": refuse_pickle,
     ".pth": refuse_pickle,

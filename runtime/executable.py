@@ -127,6 +127,19 @@ class Executable:
     def _errors(self) -> _Translated:
         return _Translated(self._module.ModelError)
 
+    def set_threads(self, count: int | None) -> None:
+        """Threads of every call from now on; None for the default.
+
+        Raises UsageError if the target has no threads of its own.
+        """
+        if not hasattr(self._module, "set_threads"):
+            raise UsageError(
+                "this target has no threads of its own",
+                hint="NumPy's BLAS reads OMP_NUM_THREADS when Python starts",
+            )
+        with self._errors():
+            self._module.set_threads(count)
+
     # -- parameters --------------------------------------------------------------------------
 
     def init(self, seed: int = 0) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import brickc as bc
 
@@ -39,8 +40,9 @@ print(json.dumps({"losses": losses, "logits": logits.tolist(), "seconds": second
 """
 
 
-def test_the_same_losses_without_brickc(tmp_path: Path) -> None:
-    program = bc.compile(bc.zoo.model("lenet5"), optimizer=bc.SGD(0.05, momentum=0.9))
+@pytest.mark.parametrize("target", ["numpy", "c"])
+def test_the_same_losses_without_brickc(tmp_path: Path, target: str) -> None:
+    program = bc.compile(bc.zoo.model("lenet5"), target, optimizer=bc.SGD(0.05, momentum=0.9))
     program.save(tmp_path / "artifact")
     rng = np.random.default_rng(0)
     # one batch over and over, so that the losses fall

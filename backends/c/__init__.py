@@ -20,6 +20,7 @@ from . import library
 from .build import compiler, shared_library
 from .cpu import Cpu, chosen
 from .printer import RESERVED, print_function, print_literals, print_size, word
+from .standalone import print_entries, print_header
 from .strategies import carry_out
 
 __all__ = ["FORMAT", "CBackend"]
@@ -96,7 +97,27 @@ class CBackend:
             start="LIBRARY = open_library()\nset_threads()",
         )  # fmt: skip
         built = shared_library(source, self.cpu)
-        return {"model.py": module, "model.c": source, "model.so": built}
+        return {"model.py": module, "model.c": source, "libmodel.so": built}
+
+    def standalone(
+        self,
+        title: str,
+        functions: Sequence[PlannedFunction],
+        leaves: Sequence[Leaf],
+        memory_bytes: int,
+    ) -> Mapping[str, str]:
+        """``model.c`` and ``model.h``: a program that needs a C compiler and nothing else."""
+        memory = {leaf.name: leaf.offset for leaf in leaves}
+        source = self.source(title, functions, leaves)
+        return {
+            "model.c": "#define ENTRY static\n"
+            + source
+            + "\n"
+            + print_entries(title, functions, memory),
+            "model.h": print_header(
+                title, functions, leaves, memory_bytes, " ".join(self.cpu.flags)
+            ),
+        }
 
     def source(
         self, title: str, functions: Sequence[PlannedFunction], leaves: Sequence[Leaf]

@@ -50,7 +50,7 @@ def shared_library(source: str, cpu: Cpu, *, extra: tuple[str, ...] = ()) -> byt
             hint="install one, or: pip install 'brickc[c]'; target numpy needs none",
         )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="brickc-cc-") as folder:
-        text, library = Path(folder) / "model.c", Path(folder) / "model.so"
+        text, library = Path(folder) / "model.c", Path(folder) / "libmodel.so"
         text.write_text(source, encoding="utf-8")
         gcc = _GCC_FLAGS if _is_gcc(command) else ()
         words = [*command, *_FLAGS, *gcc, *cpu.flags, *extra, "-shared", "-fPIC", "-o",

@@ -39,7 +39,7 @@ def open_library() -> Any:
             got=f"no {', '.join(missing)}",
             hint="compile for another one: target c:x86-64-v3, c:x86-64-v2 or c:portable",
         )
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "model.so")
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libmodel.so")
     try:
         return ctypes.CDLL(path)
     except OSError as error:

@@ -4,6 +4,9 @@
  * clang's vector extensions carry them out on any processor; intrinsics stand only where the
  * extensions have no word for it.
  */
+/* loops over vectors leave names unused, and vectors wider than registers pass through memory */
+#pragma GCC diagnostic ignored "-Wunused-variable"
+#pragma GCC diagnostic ignored "-Wpsabi"
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -18,6 +21,10 @@
 #include <immintrin.h>
 #endif
 
+/* functions that the outside calls; a program that wraps them says static */
+#ifndef ENTRY
+#define ENTRY
+#endif
 #define INLINE static inline __attribute__((always_inline, unused))
 
 typedef float f32;

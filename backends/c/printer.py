@@ -363,8 +363,8 @@ def print_function(
         f"    const long {word(d)} = dims[{k}];\n    (void){word(d)};\n" for k, d in enumerate(dims)
     )
     texts.append(
-        f"int {name}(char *arena, char *memory, const i64 *dims, const void *const *inputs,\n"
-        f"{' ' * (5 + len(name))}int threads) {{\n{sizes}"
+        f"ENTRY int {name}(char *arena, char *memory, const i64 *dims, const void *const *inputs,\n"
+        f"{' ' * (11 + len(name))}int threads) {{\n{sizes}"
         f"    if (!({parallel_from})) threads = 1;\n"
         f"    if (threads > MAX_THREADS) threads = MAX_THREADS;\n"
         f"    Counter next[{max(phases, 1)} * threads];\n"

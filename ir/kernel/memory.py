@@ -85,15 +85,13 @@ class Access:
 
 
 def contiguous_strides(shape: tuple[Size, ...], order: tuple[int, ...]) -> tuple[Size, ...]:
-    """Strides (in elements) of a dense array whose axes lie in ``order``, outermost first.
-
-    Empty axes count as one: a stride of 0 would say that an axis is repeated.
-    """
+    """Strides (in elements) of a dense array whose axes lie in ``order``, outermost first."""
     if sorted(order) != list(range(len(shape))):
         raise InternalError(f"{order} is no order of the axes of {list(shape)}")
     strides: list[Size] = [0] * len(shape)
     step: Size = 1
     for axis in reversed(order):
         strides[axis] = step
-        step = step * (1 if shape[axis] == 0 else shape[axis])
+        if shape[axis] != 0:  # a stride of 0 would say that elements are repeated
+            step = step * shape[axis]
     return tuple(strides)

@@ -198,6 +198,41 @@ def test_integers(target: str, dtype: DType, rows: int, rng: np.random.Generator
     check(net.graph, arrays(net, rng), target=target, exact=True)
 
 
+def test_border_of_integers(target: str, rng: np.random.Generator) -> None:
+    net = Net()
+    i = net.input("i", (3, 4), DType.I32, 9)
+    net.output("y", i.apply(Pad((1, 0), (0, 2), (0, 1), 7.0), i))
+    check(net.graph, arrays(net, rng), target=target, exact=True)
+
+
+def test_anchor_takes_over_what_is_added(target: str, rng: np.random.Generator) -> None:
+    """The second border array may lie over the first, which is added to it: not before that."""
+    net = Net()
+    first, second = (x.apply(Pad((k,), (8 - k,), (0,), 0.0), x)
+                     for k, x in enumerate((net.input("a", (4,)), net.input("b", (4,)))))  # fmt: skip
+    net.output("sum", a.mul(a.add(first, second), second))
+    net.output("later", a.add(second, second.apply(Reverse((0,)), second)))
+    check(net.graph, arrays(net, rng), target=target)
+
+
+def test_reduction_of_a_copied_view(target: str, rng: np.random.Generator) -> None:
+    """Windows over two axes cannot be one axis by strides alone."""
+    net = Net()
+    x = net.input("x", (2, 3, 6, 7))
+    windows = x.apply(Unfold(3, 2, 1, 2), x.apply(Unfold(2, 3, 1, 1), x))
+    flat = x.apply(Reshape((2, 3, 4, 5, 6)), windows)
+    net.output("most", x.apply(ReduceMax((4,), False), flat))
+    check(net.graph, arrays(net, rng), target=target)
+
+
+def test_nothing_is_summed(target: str, rng: np.random.Generator) -> None:
+    net = Net()
+    x = net.input("x", (2, 0, 4))
+    net.output("total", x.apply(ReduceSum((1,), True), a.mul(x, x)))
+    net.output("doubled", a.add(x, x))
+    check(net.graph, arrays(net, rng), target=target)
+
+
 def test_sizes_are_numbers_too(target: str, rng: np.random.Generator) -> None:
     """What depends on sizes alone is worked out once per batch, in every dtype."""
     net = Net()

@@ -36,8 +36,10 @@ def anchor_target(em: Emitter, name: str = "value") -> Access:
     nothing that the epilogue reads lies there.
     """
     region = em.kernel.after
+    # a result may take over the memory of an operand that the epilogue has still to read
+    needed = {a.buffer for a in region.loads}
     for position, access in region.stores:
-        if region.program.results[position] == 0:
+        if region.program.results[position] == 0 and access.buffer not in needed:
             return access
     dtype = value_dtype(region)
     reads = {a.buffer for a in em.kernel.reads()}

@@ -18,6 +18,7 @@ def pad(em: Emitter) -> None:
     assert isinstance(anchor, anchors.Pad)
     source = em.kernel.operands[0]
     target = anchor_target(em)
+    value = anchor.value if target.dtype.is_float else int(anchor.value)
     inside = target
     # NumPy does not store a float among integers, not even a whole one
     value = anchor.value if target.dtype.is_float else int(anchor.value)

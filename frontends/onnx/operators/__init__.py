@@ -1,0 +1,1 @@
+"""Converters by family: functions of a node, one table each."""
