@@ -345,15 +345,14 @@ def _samples(entry: Entry, op: Any, dtype: Any, key: str, table: Any) -> None:
 
 def coverage(only: str = "") -> str:
     """The page."""
-    torch_log = logging.getLogger("torch")
-    before = torch_log.level
-    torch_log.setLevel(logging.CRITICAL)  # it reports what it cannot trace, and we count that
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # torch reports what it cannot trace, and we count that
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return page(list(entries(only)))
     finally:
-        torch_log.setLevel(before)
+        logging.disable(before)
 
 
 def page(found: list[Entry]) -> str:

@@ -126,6 +126,8 @@ def with_loss(model: Model, kind: str = "softmax", *, output: str = "", labels: 
     with at(Origin(note=f"{kind} loss of {chosen}")):
         total, metrics = build(y, name)
     outputs: Mapping[str, Tensor] = {k: opened.outputs[k] for k in model.outputs}
-    return Model(
+    trained = Model(
         outputs, total, metrics, updates=opened.updates, name=model.name, weights=model.weights
     )
+    trained.imported = model.imported
+    return trained

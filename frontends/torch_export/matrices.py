@@ -113,7 +113,7 @@ def triangle_indices(lower: bool) -> Callable[..., Tensor]:
         out: Out, row: int, col: int, offset: int = 0, *, dtype: DType | None = None,
         layout: object = None, device: object = None, pin_memory: bool | None = None,
     ) -> Tensor:  # fmt: skip
-        if not (row >= 0 and col >= 0 and row * col <= LARGEST_LIST):
+        if min(row, col) < 0 or max(row, col, row * col) > LARGEST_LIST:
             raise UnsupportedError("so many indices", got=f"{row} x {col}")
         ones = np.ones((row, col), np.bool_)
         places = np.nonzero(np.tril(ones, offset) if lower else np.triu(ones, offset))

@@ -323,3 +323,22 @@ def test_deep_nesting(good: Path, tmp_path: Path) -> None:
     content[name] = b"[" * 200_000
     with pytest.raises(ImportModelError, match="no JSON"):
         bc.load_model(str(replaced(tmp_path / "a.pt2", content)))
+
+
+def test_an_inference_file_gains_training(good: Path) -> None:
+    """The loss is added by brickc; the weights go back into the module all the same."""
+    model = bc.with_loss(bc.load_model(str(good)), "softmax")
+    program = bc.compile(model, optimizer=bc.SGD(0.02))
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((8, 1, 8, 8)).astype(np.float32)
+    (name,) = set(model.inputs) - {"x"}
+    labels = rng.integers(0, 10, 8).astype(model.inputs[name].dtype.numpy)
+    inputs = {"x": x, name: labels}
+    before = float(program.evaluate(**inputs)["loss"])
+    for _ in range(60):
+        program.train_step(**inputs)
+    assert float(program.evaluate(**inputs)["loss"]) < before / 2
+    module = Small().eval()
+    module.load_state_dict(program.state_dict("torch"))
+    got = program.infer(x=x)["output"]
+    np.testing.assert_allclose(got, module(torch.from_numpy(x)).detach(), rtol=1e-3, atol=1e-4)

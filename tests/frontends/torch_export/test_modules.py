@@ -41,7 +41,10 @@ def error(ours: Any, theirs: Any) -> float:
 @pytest.mark.parametrize("name", MODULES)
 def test_agrees_with_torch(name: str, dtype: Any) -> None:
     module, x = made(name, dtype)
-    model = bc.from_torch(module, (x,), loss="softmax", name=name)
+    # in float32 with a batch of any size
+    batch = torch.export.Dim("N", min=1, max=32)
+    dynamic = ({0: batch},) if dtype is torch.float32 else None
+    model = bc.from_torch(module, (x,), loss="softmax", name=name, dynamic_shapes=dynamic)
     theirs = copy.deepcopy(module)
     theirs.eval()
     with torch.no_grad():
