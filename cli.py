@@ -41,7 +41,11 @@ _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 ModelArg = Annotated[
-    str, typer.Argument(metavar="MODEL", help="zoo:NAME, file.py:NAME, or an IR text file")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="zoo:NAME, file.py:NAME, net.prototxt[:net.caffemodel], or an IR text file",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Shapes = Annotated[
@@ -419,7 +423,7 @@ def _model(spec: str, shapes: Sequence[str] | None, ranges: Sequence[str] | None
     from .frontends.load import load_model
     from .frontends.reshape import with_shapes
 
-    model = load_model(spec)
+    model = load_model(spec, shapes or ())
     if shapes or ranges:
         model = with_shapes(model, shapes or (), ranges or ())
     return model

@@ -3,6 +3,7 @@
     zoo:lenet5              a network of the zoo
     network.py:make         a Model in your file, or a function that returns one
     network.ir              IR text, as brickc saves it (also .brickc)
+    net.prototxt            a network of Caffe; with net.prototxt:net.caffemodel its weights, too
 
 Importers have one entry each in ``IMPORTERS``, by the file name's suffix.
 """
@@ -13,7 +14,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,10 +30,11 @@ __all__ = ["IMPORTERS", "load_model"]
 _LARGEST_TEXT = 256 * 2**20
 
 
-def load_model(spec: str) -> Model:
+def load_model(spec: str, shapes: Sequence[str] = ()) -> Model:
     """The model that ``spec`` names.
 
     A Python file is run, as ``python file.py`` would run it: name only files you trust.
+    ``shapes`` are texts such as ``data=N,3,32,32`` for inputs whose shape a file does not tell.
     Raises UsageError if the spec or the file is not there, ImportModelError if it holds no
     model.
     """
@@ -41,6 +43,10 @@ def load_model(spec: str) -> Model:
     head, _, tail = spec.rpartition(":")
     if head.endswith(".py"):
         return _python(_existing(head), tail)
+    if head.endswith(".prototxt"):
+        return _prototxt(_existing(head), _existing(tail), shapes)
+    if spec.endswith(".prototxt"):
+        return _prototxt(_existing(spec), None, shapes)
     path = Path(spec)
     if path.suffix == ".py":
         raise UsageError(
@@ -76,10 +82,29 @@ def _ir_text(path: Path) -> Model:
     return Model.from_graph(parse(text, CATALOGUE, path.name))
 
 
+def _prototxt(path: Path, weights: Path | None = None, shapes: Sequence[str] = ()) -> Model:
+    """A network of Caffe, with the weights of a file if there is one."""
+    from .caffe import load_net
+
+    return load_net(path, weights=weights, shapes=_sizes(shapes)).model
+
+
+def _sizes(shapes: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """``data=N,3,32,32`` as sizes after the batch; shapes with other named sizes say nothing."""
+    found = {}
+    for text in shapes:
+        name, equals, axes = text.partition("=")
+        parts = [a.strip() for a in axes.split(",")][1:]
+        if equals and all(p.isdecimal() and len(p) < 10 for p in parts):
+            found[name] = tuple(int(p) for p in parts)
+    return found
+
+
 #: suffix -> the function that reads such a file
 IMPORTERS: dict[str, Callable[[Path], Model]] = {
     ".ir": _ir_text,
     ".brickc": _ir_text,
+    ".prototxt": _prototxt,
 }
 
 
