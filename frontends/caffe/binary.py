@@ -97,7 +97,8 @@ def _read(path: Path) -> bytes:
 
 def _array(blob: Any, where: str) -> Array:
     """A BlobProto's numbers in its shape, float32."""
-    parts, dtype = list(blob.data), np.dtype("<f4")
+    parts: list[bytes] = list(blob.data)
+    dtype: np.dtype[Any] = np.dtype("<f4")
     if blob.double_data:
         parts, dtype = list(blob.double_data), np.dtype("<f8")
     data = parts[0] if len(parts) == 1 else b"".join(parts)

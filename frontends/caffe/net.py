@@ -210,12 +210,12 @@ class _Trace:
                     done[phase] = self._phase(layers, phase == "TRAIN")
             except ImportModelError as error:
                 errors[phase] = error
-        for phase, error in errors.items():
+        for phase, failed in errors.items():
             # a file for one phase alone is fine if the other one lacks its data
             reads = any(CONVERTERS[x.text("type")].__module__.endswith(".data")
                         for x in phases[phase])  # fmt: skip
             if reads or not done:
-                raise error
+                raise failed
         _refuse(self.problems)
         if not done:
             raise ImportModelError("the network has no layers", where=self.net.file)

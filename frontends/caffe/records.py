@@ -71,7 +71,7 @@ def open_database(path: Path) -> Database:
         )  # fmt: skip
         with environment.begin() as transaction, transaction.cursor() as cursor:
             keys = tuple(bytes(k) for k in cursor.iternext(keys=True, values=False))
-            first = bytes(transaction.get(keys[0])) if keys else b""
+            first = bytes(transaction.get(keys[0]) or b"") if keys else b""
     except (lmdb.Error, OSError) as error:
         raise DataError(f"{path} is no LMDB database", got=error) from None
     if not keys:

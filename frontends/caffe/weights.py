@@ -135,10 +135,11 @@ def _mocha(file: Any) -> list[StoredLayer]:
         if mark and hasattr(file[key], "shape") and file[key].dtype.kind in "fiu":
             layers.setdefault(layer, {})[role] = np.asarray(file[key], np.float32)
     order = {"weight": 0, "filter": 0, "bias": 1}
-    return [
-        StoredLayer(name, "", tuple(blobs[r] for r in sorted(blobs, key=lambda r: (order.get(r, 2), r))))
-        for name, blobs in layers.items()
-    ]  # fmt: skip
+    found = []
+    for name, blobs in layers.items():
+        roles = sorted(blobs, key=lambda role: (order.get(role, 2), role))
+        found.append(StoredLayer(name, "", tuple(blobs[r] for r in roles)))
+    return found
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────
@@ -166,8 +167,10 @@ def save_caffemodel(program: HasState, path: str | os.PathLike[str], name: str =
     layers = stored_layers(program.state_dict())
     target = Path(path)
     if not layers:
-        raise ArtifactError("the program has no weights that Caffe has names for",
-                            where=str(target), expected="parameters called layer.weight")  # fmt: skip
+        raise ArtifactError(
+            "the program has no weights that Caffe has names for", where=str(target),
+            expected="parameters called layer.weight",
+        )  # fmt: skip
     data = encode_net(name, layers)
     temporary = target.with_name(f".{target.name}.writing")
     try:
