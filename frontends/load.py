@@ -24,7 +24,7 @@ from ..ir.parser import parse
 from . import zoo
 from .model import Model
 
-__all__ = ["IMPORTERS", "load_model"]
+__all__ = ["IMPORTERS", "input_sizes", "load_model"]
 
 #: bytes; the parser refuses longer texts, this keeps them from being read at all
 _LARGEST_TEXT = 256 * 2**20
@@ -86,10 +86,10 @@ def _prototxt(path: Path, weights: Path | None = None, shapes: Sequence[str] = (
     """A network of Caffe, with the weights of a file if there is one."""
     from .caffe import load_net
 
-    return load_net(path, weights=weights, shapes=_sizes(shapes)).model
+    return load_net(path, weights=weights, shapes=input_sizes(shapes)).model
 
 
-def _sizes(shapes: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def input_sizes(shapes: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """``data=N,3,32,32`` as sizes after the batch; shapes with other named sizes say nothing."""
     found = {}
     for text in shapes:

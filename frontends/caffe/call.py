@@ -67,8 +67,9 @@ class Net:
     weights: dict[str, Array] = field(default_factory=dict)
     #: state -> what it becomes in a training step
     updates: dict[Tensor, Tensor] = field(default_factory=dict)
-    #: size of axis 0 that becomes N
+    #: size of axis 0 that becomes N, and N
     batch: int | None = None
+    dim: Dim = trace.BATCH
     #: a file that the network names, if it lies in its folder
     find: Callable[[str], Path | None] | None = None
     #: what the user says about shapes: top -> sizes after the batch
@@ -76,19 +77,23 @@ class Net:
     #: shape of the examples that will be trained on, where nothing else tells it
     example: tuple[int, ...] | None = None
 
-    def size(self, batch: int) -> Size:
-        """The batch axis: N, unless something needs the number."""
+    def size(self, batch: int, *, reads: bool = False) -> Size:
+        """The batch axis: N, unless something needs the number.
+
+        Sources of both phases have batches of their own, which are all N; inputs of a network
+        are as large as the first one, or stay as they are.
+        """
         if self.facts.fixed_batch:
             return batch
         if self.batch is None:
             self.batch = batch
-        return trace.BATCH if batch == self.batch else batch
+        return self.dim if reads or batch == self.batch else batch
 
     def input(self, name: str, shape: Sequence[Size], integer: bool) -> Tensor:
         """An input by its top's name; both phases read the same one."""
         known = self.inputs.get(name)
         if known is not None:
-            return known
+            return known  # the other phase's, with its size if that differs
         limit = self.facts.limit(name) if integer else 0
         made = trace.input(name, shape, "i32" if integer else "f32", limit)
         self.inputs[name] = made

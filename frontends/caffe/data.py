@@ -52,7 +52,7 @@ def batch_of(layer: Message) -> int:
 
 def _top(call: Call, k: int, batch: int, shape: Sequence[int], integer: bool) -> Tensor:
     name = call.tops[k]
-    sizes: list[Size] = [call.net.size(batch), *shape]
+    sizes: list[Size] = [call.net.size(batch, reads=True), *shape]
     return call.net.input(name, sizes, integer)
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ...errors import BrickcError, ImportModelError, UnsupportedError, UsageError
 from ...ir.brick import Input
 from ...ir.bricks.mode import by_mode
+from ...ir.dims import Dim
 from ...ir.origin import Origin
 from .. import functional as fn
 from .. import place, trace
@@ -24,6 +25,7 @@ from ..model import Model
 from ..place import Scope
 from ..trace import Tensor
 from .call import Call, Facts, Net, check_size, has_dim
+from .data import DATA_LAYERS
 from .message import Message
 from .table import CONVERTERS, INDEX_BOTTOMS, LOSSES, REASONS, TRANSPARENT
 
@@ -36,6 +38,8 @@ _ASIDE = frozenset(("include", "exclude", "phase", "loss_weight", "blobs"))
 #: layers of a problem list that are shown
 _MOST_PROBLEMS = 200
 _PHASES = ("TRAIN", "TEST")
+#: N ends here even if a file says more
+_WIDEST_BATCH = 65_536
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,12 @@ def _settled(
 ) -> Imported:
     """Traced until a pass learns nothing new."""
     integers = frozenset().union(*(_integers(layers) for layers in phases.values()))
+    dim = Dim("N", 1, _largest_batch(phases))
     while True:
-        net = Net(file, facts, find=settings.find, hints=settings.shapes, example=settings.example)
+        net = Net(
+            file, facts, find=settings.find, hints=settings.shapes, example=settings.example,
+            dim=dim,
+        )  # fmt: skip
         model = _Trace(net, integers).model(name, phases)
         learnt = net.learnt
         after = Facts(facts.fixed_batch, learnt.limits, learnt.unlimited)
@@ -105,6 +113,15 @@ def _settled(
         facts = after
     blobs = {layer: tuple(names) for layer, names in net.blobs.items()}
     return Imported(model, blobs, {p: tuple(layers) for p, layers in phases.items()})
+
+
+def _largest_batch(phases: Mapping[str, list[Message]]) -> int:
+    """Upper end of N's range: 1024, or what the file asks for."""
+    sizes = [trace.BATCH.hi]
+    for layer in (layer for layers in phases.values() for layer in layers):
+        if layer.text("type") in DATA_LAYERS:
+            sizes.append(layer.sub(DATA_LAYERS[layer.text("type")]).integer("batch_size"))
+    return min(max(sizes), _WIDEST_BATCH)
 
 
 # ── before anything is traced ────────────────────────────────────────────────────────────
