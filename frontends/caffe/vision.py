@@ -15,7 +15,7 @@ from ...ir.bricks import contract, shape, window
 from ...ir.bricks.convolution import Convolution, ConvolutionInputGrad
 from ...ir.bricks.mode import by_mode
 from ...ir.bricks.random import RandomUniform
-from ...ir.dims import Size, product
+from ...ir.dims import product
 from ...ir.dtypes import DType
 from .. import functional as fn
 from .. import trace
@@ -204,8 +204,6 @@ def pooling(call: Call) -> list[Tensor]:
     given, x = call.sub("pooling_param"), call.x()
     if x.rank != 4:
         raise call.fail("pooling takes images [N, C, H, W]", got=x.type)
-    if len(call.tops) > 1:
-        raise call.unsupported("the second top, which holds the places of the maxima")
     space = _spatial(call, x, 1)
     if given.flag("global_pooling"):
         if any(given.has(f) for f in ("kernel_size", "kernel_h", "kernel_w")):
@@ -220,7 +218,11 @@ def pooling(call: Call) -> list[Tensor]:
             _pair(call, given, "kernel_size", 0), _pair(call, given, "stride", 1),
             _pair(call, given, "pad", 0), (1, 1),
         )  # fmt: skip
-    return [_pool(call, x, given.text("pool"), sizes, given.text("round_mode") == "CEIL")]
+    method, ceil = given.text("pool"), given.text("round_mode") == "CEIL"
+    pooled = _pool(call, x, method, sizes, ceil)
+    if len(call.tops) == 1 or method != "MAX":
+        return [pooled]
+    return [pooled, _places(call, x, sizes, ceil)]
 
 
 def _pair(call: Call, given: Message, name: str, default: int) -> tuple[int, ...]:
@@ -257,15 +259,50 @@ def _counts(call: Call, space: Sequence[int], sizes: _Window, ceil: bool) -> lis
     return counts
 
 
-def _pool(call: Call, x: Tensor, method: str, sizes: _Window, ceil: bool) -> Tensor:
-    space = tuple(fixed(call, n, "a spatial axis") for n in x.shape[2:])
-    counts = _counts(call, space, sizes, ceil)
-    pads = tuple(
+def _pads(
+    space: Sequence[int], sizes: _Window, counts: Sequence[int]
+) -> tuple[tuple[int, int], ...]:
+    """Padding before and after each axis, with what the last windows hang over the edge."""
+    return tuple(
         (p, max(0, (count - 1) * s + k - n - p))
         for n, k, s, p, count in zip(
             space, sizes.kernel, sizes.stride, sizes.pad, counts, strict=True
         )
     )
+
+
+def _places(call: Call, x: Tensor, sizes: _Window, ceil: bool) -> Tensor:
+    """Where in its channel each maximum is, the first at ties: row · width + column."""
+    if math.prod(sizes.kernel) > 1024:
+        raise call.unsupported("places of maxima in windows of more than 1024 elements")
+    space = tuple(fixed(call, n, "a spatial axis") for n in x.shape[2:])
+    counts = _counts(call, space, sizes, ceil)
+    pads = _pads(space, sizes, counts)
+    lowest = -3.4028234663852886e38
+    padded = fn.pad(x, (0, 0, *(a for a, _ in pads)), (0, 0, *(b for _, b in pads)), lowest)
+    windows = _windows(padded, sizes)
+    rows, columns = (
+        np.arange(count) * s - p
+        for count, s, p in zip(counts, sizes.stride, sizes.pad, strict=True)
+    )
+    first = rows[:, None] * space[1] + columns[None, :]
+    inside = np.add.outer(np.arange(sizes.kernel[0]) * space[1], np.arange(sizes.kernel[1]))
+    table = trace.literal(inside.reshape(-1).astype(np.float32))
+    found = fn.gather(table, fn.arg_max(fn.stop_gradient(windows), 4), 0)
+    return found + trace.literal(first.astype(np.float32))
+
+
+def _windows(x: Tensor, sizes: _Window) -> Tensor:
+    """[N, C, rows, columns, elements of the window]."""
+    tall = trace.call(shape.unfold, x, 2, sizes.kernel[0], sizes.stride[0], 1)
+    both = trace.call(shape.unfold, tall, 3, sizes.kernel[1], sizes.stride[1], 1)
+    return both.reshape(*both.shape[:4], math.prod(sizes.kernel))
+
+
+def _pool(call: Call, x: Tensor, method: str, sizes: _Window, ceil: bool) -> Tensor:
+    space = tuple(fixed(call, n, "a spatial axis") for n in x.shape[2:])
+    counts = _counts(call, space, sizes, ceil)
+    pads = _pads(space, sizes, counts)
     ones, none = (1, 1), (0, 0)
     full = (*ones, *sizes.kernel), (*ones, *sizes.stride), (none, none, *pads)
     if method == "MAX":
@@ -296,9 +333,7 @@ def _stochastic(call: Call, x: Tensor, sizes: _Window, pads: tuple[tuple[int, in
         raise call.unsupported("stochastic pooling of windows with more than 64 elements")
     edges = (0, 0, *(a for a, _ in pads)), (0, 0, *(b for _, b in pads))
     padded = fn.pad(x, *edges)
-    tall = trace.call(shape.unfold, padded, 2, sizes.kernel[0], sizes.stride[0], 1)
-    both = trace.call(shape.unfold, tall, 3, sizes.kernel[1], sizes.stride[1], 1)
-    windows = both.reshape(*both.shape[:4], math.prod(sizes.kernel))
+    windows = _windows(padded, sizes)
     total = fn.reduce_sum(windows, (4,))
     positive = fn.where(fn.greater(total, 0.0), total, 1.0)
     mean = fn.reduce_sum(fn.square(windows), (4,)) / positive
@@ -308,7 +343,7 @@ def _stochastic(call: Call, x: Tensor, sizes: _Window, pads: tuple[tuple[int, in
     limit = fn.stop_gradient(total) * draws
     chosen, so_far, done = None, None, None
     for k in range(math.prod(sizes.kernel)):
-        element = windows[..., k] if not _named(windows.shape) else _element(windows, k)
+        element = _element(windows, k)
         so_far = element if so_far is None else so_far + element
         here = fn.greater_equal(fn.stop_gradient(so_far), limit)
         first = here if done is None else fn.logical_and(here, fn.logical_not(done))
@@ -317,10 +352,6 @@ def _stochastic(call: Call, x: Tensor, sizes: _Window, pads: tuple[tuple[int, in
         done = here if done is None else fn.logical_or(done, here)
     assert chosen is not None
     return trace.call(by_mode, chosen, mean)
-
-
-def _named(sizes: Sequence[Size]) -> bool:
-    return any(not isinstance(n, int) for n in sizes)
 
 
 def _element(windows: Tensor, k: int) -> Tensor:
