@@ -328,7 +328,7 @@ class _Trace:
         shown = test or train
         assert shown is not None
         total = _chosen(_total(train), _total(test))
-        rest = {n: t for n, t in shown.unread.items() if not isinstance(t.brick, Input)}
+        rest = {n: t for n, t in shown.unread.items() if n not in self.net.inputs}
         outputs: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
         if total is None:

@@ -142,7 +142,9 @@ def test_agrees_with_torch(
 
 
 def by_hand(
-    ours: Optimizer, update: Callable[[Any, Any, dict[str, Any], int], Any], rng: np.random.Generator
+    ours: Optimizer,
+    update: Callable[[Any, Any, dict[str, Any], int], Any],
+    rng: np.random.Generator,
 ) -> None:
     """Six steps on the regression against a formula in NumPy: update(w, g, memory, step)."""
     start, data = parameters(rng), batches(rng)
@@ -203,7 +205,9 @@ def test_a_step_of_three_calls(ours: Optimizer, rng: np.random.Generator) -> Non
     norm is that of their sum."""
     start, data = parameters(rng), batches(rng)
     many = train(joined(regression(), replace(ours, accumulate=3)), start, data)
-    whole = [{k: np.concatenate([b[k] for b in data[i : i + 3]]) for k in ("x", "t")} for i in (0, 3)]
+    whole = [
+        {k: np.concatenate([b[k] for b in data[i : i + 3]]) for k in ("x", "t")} for i in (0, 3)
+    ]
     bound = ours.clip_norm
     one = ours if bound is None else replace(ours, clip_norm=bound / 3)
     close(many, train(joined(regression(24), one), start, whole))

@@ -22,14 +22,20 @@ MAGIC = np.array(
 
 
 def pool(parameters: str, x: object, tops: str = 'top: "y"') -> dict[str, np.ndarray]:
-    layer = f'layer {{ name: "p" type: "Pooling" bottom: "x" {tops} pooling_param {{ {parameters} }} }}'
+    layer = (
+        f'layer {{ name: "p" type: "Pooling" bottom: "x" {tops} pooling_param {{ {parameters} }} }}'
+    )
     return run_layer(layer, {"x": x})
 
 
 def shape_of(layer: str, **inputs: tuple[int, ...]) -> tuple[object, ...]:
     """The shape of y."""
     model = model_of(inputs_text(inputs) + layer)
-    return model.graph().node(model.graph().outputs["y"]).type.concrete({"N": next(iter(inputs.values()))[0]})
+    return (
+        model.graph()
+        .node(model.graph().outputs["y"])
+        .type.concrete({"N": next(iter(inputs.values()))[0]})
+    )
 
 
 # ── pooling ──────────────────────────────────────────────────────────────────────────────
@@ -145,7 +151,9 @@ def test_pyramid(method: str) -> None:
     x = np.random.default_rng(0).standard_normal((2, 3, 9, 8)).astype(np.float32)
     y = run_layer(layer, {"x": x})["y"]
     assert y.shape == (2, 63)
-    np.testing.assert_allclose(y[:, :3], x.max((2, 3)) if method == "MAX" else x.mean((2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(
+        y[:, :3], x.max((2, 3)) if method == "MAX" else x.mean((2, 3)), rtol=1e-5
+    )
     one = layer.replace("pyramid_height: 3", "pyramid_height: 1")
     assert run_layer(one, {"x": x})["y"].shape == (2, 3, 1, 1)
     # Caffe's TestEqualOutputDims: a 9×8 image of three levels without a loss of rows
@@ -163,10 +171,22 @@ def test_convolution_finds_edges() -> None:
     kernel = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], np.float32)
     layer = CONV.format("Convolution", "num_output: 1 kernel_size: 3 stride: 2 bias_term: false")
     whole = run_layer(layer, {"x": x}, {"c.weight": np.broadcast_to(kernel, (1, 3, 3, 3))})["y"]
-    column = CONV.format("Convolution", "num_output: 1 kernel_h: 3 kernel_w: 1 stride_h: 2 stride_w: 1 bias_term: false")
-    first = run_layer(column, {"x": x}, {"c.weight": np.broadcast_to(np.array([1, 2, 1.0]).reshape(1, 1, 3, 1), (1, 3, 3, 1))})["y"]
-    row = CONV.format("Convolution", "num_output: 1 kernel_h: 1 kernel_w: 3 stride_h: 1 stride_w: 2 bias_term: false")
-    second = run_layer(row, {"x": first}, {"c.weight": np.array([-1, 0, 1.0]).reshape(1, 1, 1, 3)})["y"]
+    column = CONV.format(
+        "Convolution",
+        "num_output: 1 kernel_h: 3 kernel_w: 1 stride_h: 2 stride_w: 1 bias_term: false",
+    )
+    first = run_layer(
+        column,
+        {"x": x},
+        {"c.weight": np.broadcast_to(np.array([1, 2, 1.0]).reshape(1, 1, 3, 1), (1, 3, 3, 1))},
+    )["y"]
+    row = CONV.format(
+        "Convolution",
+        "num_output: 1 kernel_h: 1 kernel_w: 3 stride_h: 1 stride_w: 2 bias_term: false",
+    )
+    second = run_layer(row, {"x": first}, {"c.weight": np.array([-1, 0, 1.0]).reshape(1, 1, 1, 3)})[
+        "y"
+    ]
     np.testing.assert_allclose(whole, second, atol=1e-4)
 
 
@@ -230,7 +250,12 @@ def test_upsampling_by_a_bilinear_filler() -> None:
 
 def test_depthwise_of_forks() -> None:
     text = CONV.format("DepthwiseConvolution", "num_output: 4 kernel_size: 3")
-    assert model_of(inputs_text({"x": (1, 4, 5, 5)}) + text).parameters["c.weight"].shape == (4, 1, 3, 3)
+    assert model_of(inputs_text({"x": (1, 4, 5, 5)}) + text).parameters["c.weight"].shape == (
+        4,
+        1,
+        3,
+        3,
+    )
 
 
 def test_patches() -> None:
@@ -258,7 +283,10 @@ def test_convolution_that_makes_no_sense(setting: str) -> None:
 
 def test_too_many_axes() -> None:
     with pytest.raises(UnsupportedError, match="4 spatial axes"):
-        model_of(inputs_text({"x": (1, 3, 5, 5, 5, 5)}) + CONV.format("Convolution", "num_output: 1 kernel_size: 1"))
+        model_of(
+            inputs_text({"x": (1, 3, 5, 5, 5, 5)})
+            + CONV.format("Convolution", "num_output: 1 kernel_size: 1")
+        )
 
 
 # ── inner product ────────────────────────────────────────────────────────────────────────
@@ -269,10 +297,16 @@ IP = 'layer {{ name: "f" type: "InnerProduct" bottom: "x" top: "y" inner_product
 def test_inner_product() -> None:
     x = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
     w = np.arange(24, dtype=np.float32).reshape(4, 6)
-    y = run_layer(IP.format("num_output: 4"), {"x": x}, {"f.weight": w, "f.bias": [1, 2, 3, 4]})["y"]
+    y = run_layer(IP.format("num_output: 4"), {"x": x}, {"f.weight": w, "f.bias": [1, 2, 3, 4]})[
+        "y"
+    ]
     np.testing.assert_allclose(y, x.reshape(2, 6) @ w.T + [1, 2, 3, 4])
     # Caffe's TestForwardTranspose: the same numbers from the transposed matrix
-    turned = run_layer(IP.format("num_output: 4 transpose: true"), {"x": x}, {"f.weight": w.T, "f.bias": [1, 2, 3, 4]})["y"]
+    turned = run_layer(
+        IP.format("num_output: 4 transpose: true"),
+        {"x": x},
+        {"f.weight": w.T, "f.bias": [1, 2, 3, 4]},
+    )["y"]
     np.testing.assert_allclose(turned, y)
 
 
