@@ -216,7 +216,8 @@ class _Trace:
         #: a layer on certain bottoms -> its tops
         self.memory: dict[object, list[Tensor]] = {}
         self.scopes: dict[str, Scope] = {}
-        self.problems: list[str] = []
+        #: what is not supported, each once
+        self.problems: dict[str, None] = {}
 
     def model(self, name: str, phases: Mapping[str, list[Message]]) -> Model:
         done: dict[str, _Phase] = {}
@@ -233,7 +234,7 @@ class _Trace:
                         for x in phases[phase])  # fmt: skip
             if reads or not done:
                 raise failed
-        _refuse(self.problems)
+        _refuse(list(self.problems))
         if not done:
             raise ImportModelError("the network has no layers", where=self.net.file)
         with place.at(Origin(self.net.file, 1)):
@@ -301,7 +302,7 @@ class _Trace:
             except UnsupportedError as error:
                 if not self.net.facts.fixed_batch and any(has_dim(b.shape) for b in bottoms):
                     raise  # a fixed batch may be enough
-                self.problems.append(str(error.at(call.where)))
+                self.problems[str(error.at(call.where))] = None
                 return None
             except BrickcError as error:
                 raise error.at(call.where) from None
@@ -328,7 +329,7 @@ class _Trace:
         shown = test or train
         assert shown is not None
         total = _chosen(_total(train), _total(test))
-        rest = {n: t for n, t in shown.unread.items() if n not in self.net.inputs}
+        rest = {n: t for n, t in shown.unread.items() if t is not self.net.inputs.get(n)}
         outputs: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
         if total is None:

@@ -226,7 +226,7 @@ class _Parser:
         type = declared.type
         if type in ENUMS:
             values = enum_values(type)
-            if kind == "number":
+            if kind == "number" and not negative:
                 return {v: k for k, v in values.items()}.get(_integer(text)) or _no()
             return text if text in values and not negative else _no()
         if type == "bool":
