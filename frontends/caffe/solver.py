@@ -96,13 +96,14 @@ def solver_of(
         file, name, phases = _phases(message, path, net, find)
         return with_weights(build(file, name, phases, settings), weights)
 
+    plan = _plan(message, path)
     try:
         optimizer = _optimizer(message)
     except BrickcError as error:
         raise error.at(path.name) from None
     seed = message.integer("random_seed")
-    return Solver(optimizer, learning_rate(message), _plan(message, path),
-                  seed if seed >= 0 else None, load, path.name)  # fmt: skip
+    rate = learning_rate(message)
+    return Solver(optimizer, rate, plan, seed if seed >= 0 else None, load, path.name)
 
 
 # ── numbers ──────────────────────────────────────────────────────────────────────────────

@@ -53,7 +53,8 @@ def test_positive_unitball() -> None:
 
 
 @pytest.mark.parametrize(
-    ("norm", "count"), [("FAN_IN", 2 * 4 * 5), ("FAN_OUT", 1000 * 4 * 5), ("AVERAGE", (2 + 1000) * 10)]
+    ("norm", "count"),
+    [("FAN_IN", 2 * 4 * 5), ("FAN_OUT", 1000 * 4 * 5), ("AVERAGE", (2 + 1000) * 10)],
 )
 @pytest.mark.parametrize(("type", "factor"), [("xavier", 1), ("msra", 2)])
 def test_scaled_fillers(type: str, factor: int, norm: str, count: int) -> None:

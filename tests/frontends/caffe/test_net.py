@@ -28,7 +28,10 @@ layer { name: "acc" type: "Accuracy" bottom: "fc" bottom: "label" top: "acc" inc
 def test_a_network_to_train_and_test() -> None:
     net = imported(DATA + FC + ACCURACY + LOSS)
     model = net.model
-    assert {n: str(t) for n, t in model.inputs.items()} == {"data": "f32[N,3,8,8]", "label": "i32[N]"}
+    assert {n: str(t) for n, t in model.inputs.items()} == {
+        "data": "f32[N,3,8,8]",
+        "label": "i32[N]",
+    }
     assert model.loss == "loss"
     assert model.metrics == ("acc",)
     assert model.outputs == ("fc",)
@@ -81,17 +84,28 @@ def test_a_loss_without_a_top() -> None:
 
 
 def test_no_gradient_past_propagate_down() -> None:
-    text = inputs_text({"data": (2, 3), "label": (2,)}) + FC + (
-        'layer { name: "a" type: "InnerProduct" bottom: "fc" top: "a" propagate_down: false '
-        "inner_product_param { num_output: 4 } }"
-        'layer { name: "l" type: "SoftmaxWithLoss" bottom: "a" bottom: "label" top: "l" }'
+    text = (
+        inputs_text({"data": (2, 3), "label": (2,)})
+        + FC
+        + (
+            'layer { name: "a" type: "InnerProduct" bottom: "fc" top: "a" propagate_down: false '
+            "inner_product_param { num_output: 4 } }"
+            'layer { name: "l" type: "SoftmaxWithLoss" bottom: "a" bottom: "label" top: "l" }'
+        )
     )
     found = gradients(model_of(text), {"data": np.ones((2, 3)), "label": [0, 1]})
     assert set(found) == {"a.weight", "a.bias"}
 
 
 def test_multipliers() -> None:
-    text = DATA + FC.replace("inner_product_param", "param { lr_mult: 0 } param { lr_mult: 3 decay_mult: 0.5 } inner_product_param") + LOSS
+    text = (
+        DATA
+        + FC.replace(
+            "inner_product_param",
+            "param { lr_mult: 0 } param { lr_mult: 3 decay_mult: 0.5 } inner_product_param",
+        )
+        + LOSS
+    )
     graph = model_of(text).graph()
     weight, bias = (graph.node(graph.parameters[f"fc.{n}"]).brick for n in ("weight", "bias"))
     assert (weight.lr_scale, weight.decay_scale) == (0, 1)  # type: ignore[attr-defined]
@@ -137,8 +151,12 @@ def test_stages() -> None:
 
 
 def test_a_state_in_the_file() -> None:
-    text = 'state { phase: TEST stage: "s" }' + inputs_text({"x": (1, 2)}) + (
-        'layer { name: "r" type: "ReLU" bottom: "x" top: "y" include { stage: "s" phase: TEST } }'
+    text = (
+        'state { phase: TEST stage: "s" }'
+        + inputs_text({"x": (1, 2)})
+        + (
+            'layer { name: "r" type: "ReLU" bottom: "x" top: "y" include { stage: "s" phase: TEST } }'
+        )
     )
     assert model_of(text).outputs == ("y",)
 
@@ -190,22 +208,24 @@ def test_everything_unsupported_is_listed_at_once() -> None:
     message = str(caught.value)
     assert "4 things are not supported" in message
     for part in (
-        'net.prototxt:3 "p": \'Python\' runs Python code',
-        'net.prototxt:4 "w": \'WarpCTC\' is none of',
-        'net.prototxt:5 "f": \'Filter\' how many examples',
+        "net.prototxt:3 \"p\": 'Python' runs Python code",
+        "net.prototxt:4 \"w\": 'WarpCTC' is none of",
+        "net.prototxt:5 \"f\": 'Filter' how many examples",
         "no field 'magic'",
     ):
         assert part in message
 
 
 def test_unsupported_settings_are_listed_too() -> None:
-    pool = 'pooling_param {{ pool: STOCHASTIC kernel_size: {} }}'
+    pool = "pooling_param {{ pool: STOCHASTIC kernel_size: {} }}"
     text = inputs_text({"x": (1, 1, 40, 40)}) + "".join(
         f'layer {{ name: "p{k}" type: "Pooling" bottom: "x" top: "y{k}" {pool.format(k)} }}\n'
         f'layer {{ name: "r{k}" type: "ReLU" bottom: "y{k}" top: "z{k}" }}\n'
         for k in (9, 10)
     )
-    with pytest.raises(UnsupportedError, match=r"2 things are not supported:(.|\n)*\"p9\"(.|\n)*\"p10\""):
+    with pytest.raises(
+        UnsupportedError, match=r"2 things are not supported:(.|\n)*\"p9\"(.|\n)*\"p10\""
+    ):
         model_of(text)
 
 
@@ -262,9 +282,16 @@ def test_strange_names_are_only_names(name: str) -> None:
 
 def test_two_layers_of_one_name() -> None:
     with pytest.raises(ImportModelError, match="another layer with weights has this name"):
-        model_of(inputs_text({"data": (1, 5)}) + FC + FC.replace('bottom: "data" top: "fc"', 'bottom: "fc" top: "fc2"'))
+        model_of(
+            inputs_text({"data": (1, 5)})
+            + FC
+            + FC.replace('bottom: "data" top: "fc"', 'bottom: "fc" top: "fc2"')
+        )
     # without weights names may repeat
-    model_of(inputs_text({"x": (1, 5)}) + 'layer { name: "r" type: "ReLU" bottom: "x" top: "y" } layer { name: "r" type: "ReLU" bottom: "y" top: "z" }')
+    model_of(
+        inputs_text({"x": (1, 5)})
+        + 'layer { name: "r" type: "ReLU" bottom: "x" top: "y" } layer { name: "r" type: "ReLU" bottom: "y" top: "z" }'
+    )
 
 
 def test_a_long_chain_of_layers() -> None:
@@ -277,7 +304,9 @@ def test_a_long_chain_of_layers() -> None:
 def test_hints_and_files_for_shapes() -> None:
     bare = DATA.replace("crop_size: 8", "")
     assert str(model_of(bare + FC, shapes={"data": (2, 7)}).inputs["data"]) == "f32[N,2,7]"
-    digits = bare.replace('source: "a"', 'source: "x/mnist_lmdb"').replace('source: "b"', 'source: "mnist"')
+    digits = bare.replace('source: "a"', 'source: "x/mnist_lmdb"').replace(
+        'source: "b"', 'source: "mnist"'
+    )
     assert str(model_of(digits + FC).inputs["data"]) == "f32[N,1,28,28]"
 
 
@@ -296,4 +325,6 @@ def test_the_schema_is_whole() -> None:
 
 def test_errors_are_ours() -> None:
     with pytest.raises(BrickcError):
-        model_of(inputs_text({"x": (1,)}) + 'layer { name: "r" type: "PReLU" bottom: "x" top: "y" }')
+        model_of(
+            inputs_text({"x": (1,)}) + 'layer { name: "r" type: "PReLU" bottom: "x" top: "y" }'
+        )

@@ -47,11 +47,18 @@ def test_lstm(static: bool) -> None:
         extra = inputs["s"] @ values["r.weight_static"].T
     else:
         del values["r.weight_static"]
-    found = run_layer(layer_of("LSTM", bottoms='bottom: "s"' if static else ""), inputs, values)["y"]
+    found = run_layer(layer_of("LSTM", bottoms='bottom: "s"' if static else ""), inputs, values)[
+        "y"
+    ]
     h = c = np.zeros((N, H))
     for t in range(T):
         cont = CONT[t][:, None]
-        gate = X[t] @ values["r.weight"].T + values["r.bias"] + (cont * h) @ values["r.weight_h"].T + extra
+        gate = (
+            X[t] @ values["r.weight"].T
+            + values["r.bias"]
+            + (cont * h) @ values["r.weight_h"].T
+            + extra
+        )
         c, h = cell(c, gate, cont)
         np.testing.assert_allclose(found[t], h, rtol=1e-4, atol=1e-6)
 
@@ -64,7 +71,9 @@ def test_exposed_states() -> None:
     }
     h, c = RNG.standard_normal((2, 1, N, H))
     inputs = {"x": X, "cont": np.ones((T, N)), "h0": h, "c0": c}
-    text = layer_of("LSTM", "expose_hidden: true", 'bottom: "h0" bottom: "c0"', 'top: "h1" top: "c1"')
+    text = layer_of(
+        "LSTM", "expose_hidden: true", 'bottom: "h0" bottom: "c0"', 'top: "h1" top: "c1"'
+    )
     found = run_layer(text, inputs, values)
     for t in range(T):
         gate = X[t] @ values["r.weight"].T + values["r.bias"] + h[-1] @ values["r.weight_h"].T
@@ -82,12 +91,22 @@ def test_rnn() -> None:
     found = run_layer(layer_of("RNN"), {"x": X, "cont": CONT}, values)["y"]
     h = np.zeros((N, H))
     for t in range(T):
-        h = np.tanh(X[t] @ values["r.weight"].T + values["r.bias"] + (CONT[t][:, None] * h) @ values["r.weight_h"].T)
-        np.testing.assert_allclose(found[t], np.tanh(h @ values["r.weight_o"].T + values["r.bias_o"]), rtol=1e-4, atol=1e-5)
+        h = np.tanh(
+            X[t] @ values["r.weight"].T
+            + values["r.bias"]
+            + (CONT[t][:, None] * h) @ values["r.weight_h"].T
+        )
+        np.testing.assert_allclose(
+            found[t], np.tanh(h @ values["r.weight_o"].T + values["r.bias_o"]), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_one_step() -> None:
-    c, gate, cont = RNG.standard_normal((1, N, H)), RNG.standard_normal((1, N, 4 * H)), np.array([[1, 0]])
+    c, gate, cont = (
+        RNG.standard_normal((1, N, H)),
+        RNG.standard_normal((1, N, 4 * H)),
+        np.array([[1, 0]]),
+    )
     layer = 'layer { name: "u" type: "LSTMUnit" bottom: "c" bottom: "g" bottom: "k" top: "c1" top: "h1" }'
     found = run_layer(layer, {"c": c, "g": gate, "k": cont})
     after, h = cell(c, gate, cont[:, :, None])
@@ -105,13 +124,24 @@ def test_blobs_are_in_caffes_order() -> None:
 @pytest.mark.parametrize("type", ["LSTM", "RNN"])
 def test_gradients(type: str) -> None:
     filler = 'weight_filler { type: "gaussian" } bias_filler { type: "gaussian" }'
-    text = inputs_text({"x": (T, N, D), "cont": (T, N)}) + layer_of(type, filler) + (
-        'layer { name: "l" type: "Reduction" bottom: "y" top: "l" reduction_param { operation: SUMSQ } loss_weight: 1 }'
+    text = (
+        inputs_text({"x": (T, N, D), "cont": (T, N)})
+        + layer_of(type, filler)
+        + (
+            'layer { name: "l" type: "Reduction" bottom: "y" top: "l" reduction_param { operation: SUMSQ } loss_weight: 1 }'
+        )
     )
     assert check_gradients(text, 1e-5) == []
 
 
-@pytest.mark.parametrize("shapes", [{"x": (T, D), "cont": (T, N)}, {"x": (T, N, D), "cont": (N, T, 1)}, {"x": (5000, N, D), "cont": (5000, N)}])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"x": (T, D), "cont": (T, N)},
+        {"x": (T, N, D), "cont": (N, T, 1)},
+        {"x": (5000, N, D), "cont": (5000, N)},
+    ],
+)
 def test_what_makes_no_sense(shapes: dict[str, tuple[int, ...]]) -> None:
     with pytest.raises(BrickcError, match="LSTM"):
         imported(inputs_text(shapes) + layer_of("LSTM"))

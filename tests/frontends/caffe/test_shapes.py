@@ -50,13 +50,18 @@ def test_flatten(parameters: str, shape: tuple[int, ...]) -> None:
 )  # fmt: skip
 def test_reshape(parameters: str, shape: tuple[int, ...]) -> None:
     x = RNG.standard_normal((2, 8, 4, 1)).astype(np.float32)
-    np.testing.assert_array_equal(one("Reshape", f"reshape_param {{ {parameters} }}", x), x.reshape(shape))
+    np.testing.assert_array_equal(
+        one("Reshape", f"reshape_param {{ {parameters} }}", x), x.reshape(shape)
+    )
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, 3, -1])
 def test_concat(axis: int) -> None:
     parts = [RNG.standard_normal((2, 3, 6, 5)).astype(np.float32) for _ in range(3)]
-    y = run_layer(layer_of("Concat", f"concat_param {{ axis: {axis} }}", "a b c"), dict(zip("abc", parts, strict=True)))
+    y = run_layer(
+        layer_of("Concat", f"concat_param {{ axis: {axis} }}", "a b c"),
+        dict(zip("abc", parts, strict=True)),
+    )
     np.testing.assert_array_equal(y["y"], np.concatenate(parts, axis))
 
 
@@ -69,7 +74,9 @@ def test_concat_of_old() -> None:
 def test_slice() -> None:
     x = RNG.standard_normal((6, 12, 2, 3)).astype(np.float32)
     # Caffe's TestSliceAcrossChannels: points 2 and 8
-    y = run_layer(layer_of("Slice", "slice_param { slice_point: 2 slice_point: 8 }", tops="a b c"), {"x": x})
+    y = run_layer(
+        layer_of("Slice", "slice_param { slice_point: 2 slice_point: 8 }", tops="a b c"), {"x": x}
+    )
     for name, (lo, hi) in {"a": (0, 2), "b": (2, 8), "c": (8, 12)}.items():
         np.testing.assert_array_equal(y[name], x[:, lo:hi])
     # TestSliceAcrossNum: the batch needs a fixed size
@@ -109,7 +116,12 @@ def test_tile(axis: int) -> None:
 def test_reduction(operation: str, axis: int) -> None:
     x = RNG.standard_normal((2, 3, 4)).astype(np.float32)
     axes = tuple(range(axis, 3))
-    expected = {"SUM": x.sum(axes), "ASUM": abs(x).sum(axes), "SUMSQ": (x**2).sum(axes), "MEAN": x.mean(axes)}
+    expected = {
+        "SUM": x.sum(axes),
+        "ASUM": abs(x).sum(axes),
+        "SUMSQ": (x**2).sum(axes),
+        "MEAN": x.mean(axes),
+    }
     y = one("Reduction", f"reduction_param {{ operation: {operation} axis: {axis} coeff: 2.3 }}", x)
     np.testing.assert_allclose(y, 2.3 * expected[operation], rtol=1e-5)
 

@@ -72,7 +72,9 @@ layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
 
 def text_of(text: str) -> str:
     """The graph without its origins."""
-    return "\n".join(line.partition("  #")[0] for line in print_graph(model_of(text).graph()).split("\n"))
+    return "\n".join(
+        line.partition("  #")[0] for line in print_graph(model_of(text).graph()).split("\n")
+    )
 
 
 def test_three_generations_are_one_network() -> None:
@@ -122,7 +124,10 @@ def test_headers_with_shapes() -> None:
         'input: "a" input_shape { dim: 2 dim: 3 } input: "b" input_shape { dim: 2 }\n'
         'layer { name: "t" type: "Scale" bottom: "a" bottom: "b" top: "y" scale_param { axis: 0 } }'
     )
-    assert run_model(model_of(net), {"a": [[1, 2, 3]] * 2, "b": [2, 3]})["y"].tolist() == [[2, 4, 6], [3, 6, 9]]
+    assert run_model(model_of(net), {"a": [[1, 2, 3]] * 2, "b": [2, 3]})["y"].tolist() == [
+        [2, 4, 6],
+        [3, 6, 9],
+    ]
 
 
 @pytest.mark.parametrize(
