@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 from .compiler.optimizers import (
     SGD,
+    AdaDelta,
     AdaGrad,
     Adam,
     AdamW,
@@ -23,6 +24,7 @@ from .compiler.optimizers import (
 )
 from .errors import BrickcError
 from .frontends import functional, layers, zoo
+from .frontends.caffe import load_caffemodel, save_caffemodel
 from .frontends.containers import Concat, Parallel, Residual, Sequential
 from .frontends.functional import *  # noqa: F403 - its __all__ is the explicit list
 from .frontends.layer import Layer
@@ -46,6 +48,7 @@ from .runtime.executable import Executable
 
 __all__ = [
     "SGD",
+    "AdaDelta",
     "AdaGrad",
     "Adam",
     "AdamW",
@@ -76,11 +79,13 @@ __all__ = [
     "interpret",
     "literal",
     "load",
+    "load_caffemodel",
     "load_model",
     "msra",
     "parameter",
     "parse_optimizer",
     "print_graph",
+    "save_caffemodel",
     "state",
     "tensors",
     "to_onnx",

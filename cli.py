@@ -1,6 +1,6 @@
 """The command line. Every command has ``--json``; errors have stable exit codes.
 
-Over 500 lines: eight commands with their options, and nothing that another module could use.
+Over 500 lines: all commands with their options, and nothing that another module could use.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 ModelArg = Annotated[
-    str, typer.Argument(metavar="MODEL", help="zoo:NAME, file.py:NAME, or an IR text file")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="zoo:NAME, file.py:NAME, net.prototxt[:net.caffemodel], or an IR text file",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Shapes = Annotated[
@@ -165,8 +169,14 @@ def run(
 
 @app.command()
 def train(
+    context: typer.Context,
     model: ModelArg,
-    data: Annotated[str, typer.Option(help="digits, mnist:FOLDER or npz:FILE.")] = "digits",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="digits, mnist:FOLDER or npz:FILE; digits unless a solver's network has its own."
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 5,
     batch: Annotated[int, typer.Option(min=1)] = 64,
     optimizer: OptimizerOption = "sgd:lr=0.05,momentum=0.9",
@@ -180,10 +190,36 @@ def train(
     loss: Loss = None,
     shape: Shapes = None,
     range_: Ranges = None,
+    max_iter: Annotated[
+        int | None, typer.Option(min=1, help="With a solver: stop after so many iterations.")
+    ] = None,
+    net: Annotated[
+        Path | None, typer.Option(help="With a solver: train this network instead of its own.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="With a solver: where the files lie that it names.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="With a solver: start from a .caffemodel file.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compile MODEL's training step and train it."""
+    """Compile MODEL's training step and train it; MODEL may be a solver of Caffe."""
     with _errors(as_json):
+        from .solving import runs_solver
+
+        only = _given(context, ("epochs", "batch", "optimizer"))
+        solver_only = _given(context, ("max_iter", "net", "root", "weights"))
+        if runs_solver(model):
+            if only:
+                raise UsageError(f"{', '.join(only)}: a solver says this itself",
+                                 hint="--max-iter bounds the iterations")  # fmt: skip
+            _solve(model, data, shape, max_iter, net, root, weights,
+                   seed if _given(context, ("seed",)) else None, target, checkpoint, save,
+                   dump_ir, as_json)  # fmt: skip
+            return
+        if solver_only:
+            raise UsageError(f"{', '.join(solver_only)}: only a solver has this", got=model)
         from .runtime.data import load as load_data
         from .runtime.trainer import Trainer
         from .training import ModelData
@@ -191,7 +227,7 @@ def train(
         started = time.perf_counter()
         program = _compile(model, target, shape, range_, optimizer, None, None, seed, loss)
         compile_seconds = time.perf_counter() - started
-        dataset = load_data(data)
+        dataset = load_data(data or "digits")
         source = ModelData.of(program.compiled.model, dataset, batch, seed)
         if not as_json:
             step = program.compiled.functions["train_step"]
@@ -225,6 +261,81 @@ def train(
             _out.print(f"artifact: {save} (run it: python {save}/model.py)", markup=False)
             _out.print(f"IR of every pass: {dump_ir or save / 'ir'}; kernels: {save}/model.py "
                        f"and {save}/kernels", markup=False)  # fmt: skip
+
+
+def _solve(
+    spec: str,
+    data: str | None,
+    shapes: Sequence[str] | None,
+    max_iter: int | None,
+    net: Path | None,
+    root: Path | None,
+    weights: Path | None,
+    seed: int | None,
+    target: str,
+    checkpoint: Path | None,
+    save: Path | None,
+    dump_ir: Path | None,
+    as_json: bool,
+) -> None:
+    """Run a solver of Caffe."""
+    from .frontends.load import input_sizes
+    from .solving import prepare
+
+    started = time.perf_counter()
+    training = prepare(
+        Path(spec), data=data, net=net, root=root, weights=weights, seed=seed, target=target,
+        max_iter=max_iter, folder=checkpoint, shapes=input_sizes(shapes or ()),
+    )  # fmt: skip
+    run, program = training.iterations, training.program
+    if not as_json:
+        step = program.compiled.functions["train_step"]
+        _out.print(
+            f"{spec}: {program.compiled.model.name}, "
+            f"{program.compiled.model.parameter_count():,} parameters, "
+            f"{len(step.program.kernels)} kernels, compiled in "
+            f"{time.perf_counter() - started:.2f} s; {training.data}", markup=False,
+        )  # fmt: skip
+    with _progress(as_json) as progress:
+        task = progress.add_task("iterations", total=run.plan.max_iter, loss=float("nan"))
+
+        def advance(done: int, total: int, loss: float) -> None:
+            progress.update(task, completed=done, loss=loss)
+            every = run.plan.display
+            if not as_json and every and done % every == 0:
+                rate = run.rate(done - 1)
+                progress.console.print(f"iteration {done}: loss {loss:.4f}, rate {rate:.3g}",
+                                       markup=False)  # fmt: skip
+
+        def tested(result: Any) -> None:
+            if not as_json:
+                means = ", ".join(f"{n} {v:.4f}" for n, v in result.means.items())
+                _out.print(f"iteration {result.iteration}, test: {means}", markup=False)
+
+        run.progress, run.tested = advance, tested
+        run.run()
+    if save is not None:
+        program.save(save)
+    if dump_ir is not None:
+        _dump_ir(program, dump_ir)
+    if as_json:
+        _print_json({
+            "iterations": run.plan.max_iter,
+            "losses": run.losses,
+            "tests": [{"iteration": t.iteration, **t.means} for t in run.tests],
+            "artifact": str(save) if save else None,
+        })  # fmt: skip
+    elif save is not None:
+        _out.print(f"artifact: {save} (run it: python {save}/model.py)", markup=False)
+
+
+def _given(context: typer.Context, names: Sequence[str]) -> list[str]:
+    """The options among these that stand on the command line."""
+    return [
+        "--" + n.replace("_", "-")
+        for n in names
+        if getattr(context.get_parameter_source(n), "name", "") == "COMMANDLINE"
+    ]
 
 
 @app.command()
@@ -492,7 +603,7 @@ def _model(
         model = from_onnx(spec, shapes=dict(parse_shape(text) for text in shapes))
         shapes = None
     else:
-        model = load_model(spec)
+        model = load_model(spec, shapes or ())
     if shapes or ranges:
         model = with_shapes(model, shapes or (), ranges or ())
     if loss is not None:

@@ -24,10 +24,13 @@ from ..ir.expression import operand
 from ..ir.initializers import Initializer, constant
 from ..ir.value import Value
 
-__all__ = ["OPTIMIZERS", "SGD", "AdaGrad", "Adam", "AdamW", "Optimizer", "RMSProp", "formula",
-           "parse_optimizer"]  # fmt: skip
+__all__ = ["OPTIMIZERS", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Optimizer", "RMSProp",
+           "formula", "parse_optimizer"]  # fmt: skip
 
 Values = Mapping[str, Value]
+
+#: where a formula is known in two forms
+_STYLES = ("torch", "caffe")
 
 #: the letters of the formulas: parameter, gradient, old and new states, and ``hyper``'s scalars
 W, G, M, V, A, N = sp.symbols("w g m v a n", real=True)
@@ -56,7 +59,10 @@ class Optimizer(ABC):
     which schedules set between steps. ``weight_decay`` is multiplied by a parameter's
     ``decay_scale``, the learning rate by its ``lr_scale``. ``clip_norm`` bounds the norm of
     all gradients together before anything else: g · min(1, clip_norm/(‖g‖ + 1e-6)), as
-    torch.nn.utils.clip_grad_norm_ does.
+    torch.nn.utils.clip_grad_norm_ does; with ``clip_style="caffe"`` g · min(1, clip_norm/‖g‖).
+    ``regularization`` is "l2", which adds λ·w to the gradient, or "l1", which adds λ·sign(w).
+    ``accumulate`` makes a step out of that many calls: gradients are added up, clipped, divided
+    by their number, and parameters move in the last call alone (Caffe's ``iter_size``).
 
     Raises:  UsageError for numbers that make no sense
     """
@@ -64,12 +70,19 @@ class Optimizer(ABC):
     lr: float
     weight_decay: float = field(default=0.0, kw_only=True)
     clip_norm: float | None = field(default=None, kw_only=True)
+    clip_style: str = field(default="torch", kw_only=True)
+    regularization: str = field(default="l2", kw_only=True)
+    accumulate: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         _require(self.lr >= 0, "lr", self.lr, ">= 0")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, ">= 0")
         if self.clip_norm is not None:
             _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "> 0")
+        _require(self.clip_style in _STYLES, "clip_style", self.clip_style, "torch or caffe")
+        known = self.regularization in ("l1", "l2")
+        _require(known, "regularization", self.regularization, "l1 or l2")
+        _require(self.accumulate >= 1, "accumulate", self.accumulate, ">= 1")
 
     @property
     def counts_steps(self) -> bool:
@@ -94,8 +107,11 @@ class Optimizer(ABC):
         """The parameter's and its states' new values; ``hyper`` is what ``prepare`` made."""
 
     def gradient(self, leaf: Parameter) -> sp.Expr:
-        """The gradient with L2 regularisation: g + λ·w."""
-        return G + number(self.weight_decay * leaf.decay_scale) * W
+        """The gradient with regularisation: g + λ·w, or g + λ·sign(w)."""
+        share = number(self.weight_decay * leaf.decay_scale)
+        if self.regularization == "l1":
+            return G + share * sp.Piecewise((1, W > 0), (-1, W < 0), (0, True))
+        return G + share * W
 
 
 @dataclass(frozen=True)
@@ -165,18 +181,21 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """m ← β1·m + (1-β1)·g, v ← β2·v + (1-β2)·g²,
     w ← w - lr/(1-β1^t) · m / (sqrt(v)/sqrt(1-β2^t) + eps); weight decay is L2.
+    ``style="caffe"``: w ← w - lr·sqrt(1-β2^t)/(1-β1^t) · m / (sqrt(v) + eps).
 
-    Source:  Kingma and Ba, 2015, in the form of torch.optim.Adam
+    Source:  Kingma and Ba, 2015, in the form of torch.optim.Adam; caffe/solvers/adam_solver.cpp
     """
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    style: str = "torch"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         fine = all(0 <= beta < 1 for beta in self.betas)
         _require(fine, "betas", self.betas, "two numbers, 0 <= beta < 1")
         _require(self.eps >= 0, "eps", self.eps, ">= 0")
+        _require(self.style in _STYLES, "style", self.style, "torch or caffe")
 
     @property
     def counts_steps(self) -> bool:
@@ -203,7 +222,10 @@ class Adam(Optimizer):
         m = formula(number(beta1) * M + number(1.0 - beta1) * g, **known)
         v = formula(number(beta2) * V + number(1.0 - beta2) * g**2, **known)
         known |= {"m": m, "v": v}
-        direction = M / (sp.sqrt(V) / ROOT + number(self.eps))
+        if self.style == "caffe":
+            direction = M * ROOT / (sp.sqrt(V) + number(self.eps))
+        else:
+            direction = M / (sp.sqrt(V) / ROOT + number(self.eps))
         new = formula(w - RATE * number(leaf.lr_scale) * direction, **known)
         return new, {"exp_avg": m, "exp_avg_sq": v}
 
@@ -313,6 +335,37 @@ class RMSProp(Optimizer):
         return formula(W - lr * change, **known), after
 
 
+@dataclass(frozen=True)
+class AdaDelta(Optimizer):
+    """s ← ρ·s + (1-ρ)·g², d = g·sqrt((u + eps)/(s + eps)), u ← ρ·u + (1-ρ)·d², w ← w - lr·d.
+
+    Source:  Zeiler, 2012; caffe/solvers/adadelta_solver.cpp and torch.optim.Adadelta, which agree
+    """
+
+    rho: float = 0.9
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(0 <= self.rho < 1, "rho", self.rho, "0 <= rho < 1")
+        _require(self.eps > 0, "eps", self.eps, "> 0")
+
+    def states(self, leaf: Parameter) -> dict[str, Initializer]:
+        return {"square_avg": constant(0.0), "acc_delta": constant(0.0)}
+
+    def update(
+        self, parameter: Value, gradient: Value, states: Values, hyper: Values, leaf: Parameter
+    ) -> tuple[Value, Values]:
+        g, lr, eps = self.gradient(leaf), LR * number(leaf.lr_scale), number(self.eps)
+        keep, take = number(self.rho), number(1.0 - self.rho)
+        known = {"w": parameter, "g": gradient, **hyper, "v": states["square_avg"],
+                 "a": states["acc_delta"]}  # fmt: skip
+        known["n"] = formula(keep * V + take * g**2, **known)
+        known["m"] = formula(g * sp.sqrt((A + eps) / (N + eps)), **known)
+        after = {"square_avg": known["n"], "acc_delta": formula(keep * A + take * M**2, **known)}
+        return formula(W - lr * M, **known), after
+
+
 def _one_minus_power(beta: float, step: Value) -> Value:
     """1 - beta^step with all its digits: in f32, 1 - 0.999 alone would lose four of seven."""
     if beta == 0:
@@ -332,6 +385,7 @@ OPTIMIZERS: Mapping[str, type[Optimizer]] = {
     "sgd": SGD,
     "adam": Adam,
     "adamw": AdamW,
+    "adadelta": AdaDelta,
     "adagrad": AdaGrad,
     "rmsprop": RMSProp,
 }
@@ -379,6 +433,8 @@ def _value(type: str, where: str, text: str) -> object:
         match type:
             case "str":
                 return text
+            case "int":
+                return int(text)
             case "bool":
                 return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
             case "tuple[float, float]":
@@ -387,7 +443,11 @@ def _value(type: str, where: str, text: str) -> object:
             case _:
                 return _number(text)
     except (ValueError, KeyError):
-        form = {"bool": "true or false", "tuple[float, float]": "two numbers: 0.9/0.999"}
+        form = {
+            "bool": "true or false",
+            "int": "a whole number",
+            "tuple[float, float]": "two numbers: 0.9/0.999",
+        }
         raise UsageError(
             f"{where} is not understood", got=repr(text)[:60], expected=form.get(type, "a number")
         ) from None

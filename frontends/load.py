@@ -5,6 +5,7 @@
     network.ir              IR text, as brickc saves it (also .brickc)
     network.onnx            an ONNX model
     network.pt2             a PyTorch program, as torch.export.save writes it
+    net.prototxt            a network of Caffe; with net.prototxt:net.caffemodel its weights, too
 
 Importers have one entry each in ``IMPORTERS``, by the file name's suffix.
 """
@@ -15,7 +16,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,16 +28,17 @@ from .model import Model
 from .onnx import read_file as read_onnx
 from .torch_export import from_archive, refuse_pickle
 
-__all__ = ["IMPORTERS", "load_model"]
+__all__ = ["IMPORTERS", "input_sizes", "load_model"]
 
 #: bytes; the parser refuses longer texts, this keeps them from being read at all
 _LARGEST_TEXT = 256 * 2**20
 
 
-def load_model(spec: str) -> Model:
+def load_model(spec: str, shapes: Sequence[str] = ()) -> Model:
     """The model that ``spec`` names.
 
     A Python file is run, as ``python file.py`` would run it: name only files you trust.
+    ``shapes`` are texts such as ``data=N,3,32,32`` for inputs whose shape a file does not tell.
     Raises UsageError if the spec or the file is not there, ImportModelError if it holds no
     model.
     """
@@ -45,6 +47,10 @@ def load_model(spec: str) -> Model:
     head, _, tail = spec.rpartition(":")
     if head.endswith(".py"):
         return _python(_existing(head), tail)
+    if head.endswith(".prototxt"):
+        return _prototxt(_existing(head), _existing(tail), shapes)
+    if spec.endswith(".prototxt"):
+        return _prototxt(_existing(spec), None, shapes)
     path = Path(spec)
     if path.suffix == ".py":
         raise UsageError(
@@ -80,6 +86,24 @@ def _ir_text(path: Path) -> Model:
     return Model.from_graph(parse(text, CATALOGUE, path.name))
 
 
+def _prototxt(path: Path, weights: Path | None = None, shapes: Sequence[str] = ()) -> Model:
+    """A network of Caffe, with the weights of a file if there is one."""
+    from .caffe import load_net
+
+    return load_net(path, weights=weights, shapes=input_sizes(shapes)).model
+
+
+def input_sizes(shapes: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """``data=N,3,32,32`` as sizes after the batch; shapes with other named sizes say nothing."""
+    found = {}
+    for text in shapes:
+        name, equals, axes = text.partition("=")
+        parts = [a.strip() for a in axes.split(",")][1:]
+        if equals and all(p.isdecimal() and len(p) < 10 for p in parts):
+            found[name] = tuple(int(p) for p in parts)
+    return found
+
+
 #: suffix -> the function that reads such a file
 IMPORTERS: dict[str, Callable[[Path], Model]] = {
     ".ir": _ir_text,
@@ -88,6 +112,7 @@ IMPORTERS: dict[str, Callable[[Path], Model]] = {
     ".pt2": from_archive,
     ".pt": refuse_pickle,
     ".pth": refuse_pickle,
+    ".prototxt": _prototxt,
 }
 
 

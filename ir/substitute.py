@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
+
 from .brick import Brick
 from .dims import Dim, DimExpr, Size, product
 from .dtypes import DType
@@ -51,6 +53,11 @@ def _brick(brick: Brick, change: Callable[[Any], Any]) -> Brick:
     changed = {name: _value(value, change) for name, value in old.items()}
     if all(changed[n] is old[n] for n in old):
         return brick
+    data, before, after = old.get("data"), old.get("type"), changed.get("type")
+    if isinstance(data, bytes) and isinstance(before, TensorType) and isinstance(after, TensorType):
+        # an array that is part of the program: its bytes follow its dtype
+        stored = np.frombuffer(data, before.dtype.numpy.newbyteorder("<"))
+        changed["data"] = stored.astype(after.dtype.numpy.newbyteorder("<")).tobytes()
     result: Brick = replace(brick, **changed)  # type: ignore[type-var]
     return result
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,11 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
 
 from ..errors import ArtifactError, UsageError
-from .artifact import dump, new_folder
+from .checkpoint import has_checkpoint, read_checkpoint, write_checkpoint
 
 __all__ = ["Epoch", "Position", "Runnable", "Source", "Trainer"]
 
@@ -113,41 +109,27 @@ class Trainer:
     # -- checkpoints ---------------------------------------------------------------------------
 
     def _save(self, position: Position, history: Sequence[Epoch], losses: Sequence[float]) -> None:
-        if self.checkpoint is None:
-            return
-        weights = dump(self.program.state_dict())
-        state = {
-            "format": 1,
-            "position": asdict(position),
-            "history": [asdict(e) for e in history],
-            "losses": list(losses),
-            "files": {"state.safetensors": hashlib.sha256(weights).hexdigest()},
-        }
-        with new_folder(self.checkpoint) as folder:
-            (folder / "state.safetensors").write_bytes(weights)
-            (folder / "manifest.json").write_text(json.dumps(state, indent=2, sort_keys=True))
+        if self.checkpoint is not None:
+            progress = {
+                "position": asdict(position),
+                "history": [asdict(e) for e in history],
+                "losses": list(losses),
+            }
+            write_checkpoint(self.checkpoint, self.program, progress)
 
     def _resume(self) -> tuple[Position, list[Epoch], list[float]]:
-        if self.checkpoint is None or not (self.checkpoint / "manifest.json").exists():
+        if self.checkpoint is None or not has_checkpoint(self.checkpoint):
             return Position(), [], []
+        state = read_checkpoint(self.checkpoint, self.program)
         try:
-            state = json.loads((self.checkpoint / "manifest.json").read_text())
-            data = (self.checkpoint / "state.safetensors").read_bytes()
-            if hashlib.sha256(data).hexdigest() != state["files"]["state.safetensors"]:
-                raise ArtifactError(
-                    f"{self.checkpoint}/state.safetensors is corrupt",
-                    hint="delete the checkpoint to start over",
-                )
-            values = load_safetensors(data)
             position = Position(**state["position"])
             history = [Epoch(**e) for e in state["history"]]
             losses = [float(x) for x in state["losses"]]
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
                 f"checkpoint {os.fspath(self.checkpoint)} cannot be read", got=error,
                 hint="delete it to start over",
             ) from None  # fmt: skip
-        self.program.load_state_dict(values)
         return position, history, losses
 
 

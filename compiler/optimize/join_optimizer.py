@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...errors import InternalError, UsageError
 from ...ir.brick import Parameter, State
-from ...ir.bricks.arithmetic import add, div, minimum, mul, sqrt, square
+from ...ir.bricks.arithmetic import (
+    add,
+    div,
+    equal,
+    maximum,
+    minimum,
+    mul,
+    sqrt,
+    square,
+    where,
+)
 from ...ir.bricks.convert import cast
 from ...ir.bricks.reduce import reduce_sum
 from ...ir.bricks.source import Constant
@@ -21,12 +31,14 @@ from ...ir.value import Value
 from ..differentiate import gradient_outputs
 from ..optimizers import Optimizer
 
-__all__ = ["LEARNING_RATE", "STEP", "join_gradients", "join_optimizer"]
+__all__ = ["CALLS", "LEARNING_RATE", "STEP", "join_gradients", "join_optimizer"]
 
 #: the state that holds the learning rate; whoever runs the program may set it at any time
 LEARNING_RATE = "optimizer.lr"
 #: the state that counts finished steps
 STEP = "optimizer.step"
+#: the state that counts calls since the last step, where a step takes several
+CALLS = "optimizer.calls"
 
 
 def join_gradients(graph: Graph, optimizer: Optimizer, *, runtime_lr: bool = True) -> Graph:
@@ -47,7 +59,8 @@ def join_optimizer(
     Parameters with ``lr_scale`` 0 are frozen: no update, no state. States are called
     ``conv1.weight/momentum``. With ``runtime_lr`` the learning rate is the state
     ``optimizer.lr``, otherwise a constant. Half-precision parameters are updated in f32, and
-    their states are f32.
+    their states are f32. Where a step takes several calls, gradients add up in states called
+    ``conv1.weight/accumulated``.
 
     Raises UsageError if a parameter has an update of its own, or a name is taken.
     """
@@ -79,6 +92,8 @@ class _Join:
         self.optimizer = optimizer
         self.builder = Builder(graph)
         self.general = Origin(note="optimizer")
+        #: true in the last call of a step; None if every call is one
+        self.last: Value | None = None
 
     def trained(self, id: int, gradient: int) -> _Trained:
         node = self.graph.node(id)
@@ -103,7 +118,10 @@ class _Join:
             return
         widest = DType.F64 if any(t.compute is DType.F64 for t in trained) else DType.F32
         self.builder.origin = self.general
+        self._count_calls()
         hyper = self._hyper(widest, runtime_lr)
+        accumulated = {t.id: self._accumulated(t) for t in trained}
+        trained = [replace(t, gradient=accumulated[t.id]) for t in trained]
         clip = self._clip(trained, widest)
         self.builder.origin = self.general
         prepared: dict[DType, Mapping[str, Value]] = {}
@@ -115,6 +133,26 @@ class _Join:
             self.builder.origin = t.origin
             self._update(t, prepared[t.compute], clip)
 
+    def _count_calls(self) -> None:
+        """Find out whether this call is the last one of a step."""
+        if self.optimizer.accumulate == 1:
+            return
+        before = self._state(CALLS, TensorType(DType.I64), constant(0))
+        after = add(before, 1)
+        self.last = equal(after, self.optimizer.accumulate)
+        self._set(before, where(self.last, 0, after))
+
+    def _accumulated(self, t: _Trained) -> Value:
+        """The sum of the gradients of this step's calls so far."""
+        if self.last is None:
+            return t.gradient
+        self.builder.origin = t.origin.with_note("sum")
+        like = t.leaf.type.with_dtype(t.compute)
+        before = self._state(f"{t.leaf.name}/accumulated", like, constant(0.0))
+        total = add(before, self._cast(t.gradient, t.compute))
+        self._set(before, where(self.last, 0.0, total))
+        return total
+
     def _hyper(self, dtype: DType, runtime_lr: bool) -> dict[str, Value]:
         if runtime_lr:
             rate = self._state(LEARNING_RATE, TensorType(dtype), constant(self.optimizer.lr))
@@ -124,7 +162,7 @@ class _Join:
         if self.optimizer.counts_steps:
             before = self._state(STEP, TensorType(DType.I64), constant(0))
             after = add(before, 1)
-            self._set(before, after)
+            self._set(before, after if self.last is None else where(self.last, after, before))
             hyper["step"] = self._cast(after, dtype)
         return hyper
 
@@ -141,13 +179,17 @@ class _Join:
             total = part if total is None else add(total, part)
         assert total is not None
         self.builder.origin = self.general
-        norm = add(sqrt(total), 1e-6)
-        return minimum(div(self.builder.add(Constant(bound, dtype)), norm), 1.0)
+        limit = self.builder.add(Constant(bound, dtype))
+        if self.optimizer.clip_style == "caffe":
+            return div(limit, maximum(sqrt(total), bound))
+        return minimum(div(limit, add(sqrt(total), 1e-6)), 1.0)
 
     def _update(self, t: _Trained, hyper: Mapping[str, Value], clip: Value | None) -> None:
         gradient = self._cast(t.gradient, t.compute)
         if clip is not None:
             gradient = mul(gradient, self._cast(clip, t.compute))
+        if self.last is not None:
+            gradient = div(gradient, self.optimizer.accumulate)
         like = t.leaf.type.with_dtype(t.compute)
         states = {
             name: self._state(f"{t.leaf.name}/{name}", like, init)
@@ -161,9 +203,13 @@ class _Join:
                 f"{type(self.optimizer).__name__} does not update the states it declares",
                 got=", ".join(after), expected=", ".join(states),
             )  # fmt: skip
-        self._set(t.parameter, self._cast(parameter, t.leaf.type.dtype))
+        self._set(t.parameter, self._kept(t.parameter, self._cast(parameter, t.leaf.type.dtype)))
         for name, state in states.items():
-            self._set(state, after[name])
+            self._set(state, self._kept(state, after[name]))
+
+    def _kept(self, old: Value, new: Value) -> Value:
+        """The new value in the last call of a step, the old one in the others."""
+        return new if self.last is None else where(self.last, new, old)
 
     def _state(self, name: str, type: TensorType, first: Initializer) -> GraphValue:
         if name in self.graph.states or name in self.graph.parameters or name in self.graph.inputs:

@@ -56,6 +56,7 @@ from .convolution import Convolution, ConvolutionInputGrad, ConvolutionWeightGra
 from .elementwise import Map
 from .indexing import Gather, ScatterAdd
 from .loss import Accuracy, SoftmaxLoss, SquareLoss
+from .mode import ByMode
 from .normalization import BatchNorm, LogSoftmax, LRNAcross, LRNWithin, Normalize, Softmax
 from .placement import Copy, Prefer
 from .random import Dropout, RandomUniform
@@ -99,6 +100,6 @@ CATALOGUE: dict[str, type[Brick]] = {
         WindowSumGrad, WindowMax, WindowMaxScatter, WindowMaxGather,
         # composites
         Softmax, LogSoftmax, LRNAcross, LRNWithin, Normalize, BatchNorm, SoftmaxLoss, SquareLoss,
-        Accuracy, RandomUniform, Dropout,
+        Accuracy, RandomUniform, Dropout, ByMode,
     )
 }  # fmt: skip

@@ -25,6 +25,7 @@ from .convolution import Convolution, ConvolutionInputGrad, ConvolutionWeightGra
 from .elementwise import Map
 from .indexing import Gather, ScatterAdd
 from .loss import Accuracy, SoftmaxLoss, SquareLoss
+from .mode import ByMode
 from .normalization import BatchNorm, LogSoftmax, LRNAcross, LRNWithin, Softmax
 from .placement import Copy, Prefer
 from .random import Dropout, RandomUniform
@@ -270,4 +271,5 @@ def _composites() -> list[Sample]:
         Sample(Accuracy(), (normal(6, 4), integers(4, 6))),
         Sample(RandomUniform((3, 5), 2, DType.F64), (number(7), number(11))),
         Sample(Dropout(0.4, 1), (normal(3, 4), number(7), number(11))),
+        Sample(ByMode(), (normal(3, 4), normal(3, 4))),
     ]  # fmt: skip

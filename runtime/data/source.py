@@ -143,7 +143,8 @@ def normalised(train: Array, held_out: Array) -> tuple[Array, Array]:
 class Batches(Sequence[dict[str, Array]]):
     """The batches of one epoch as dicts of arrays; the last may be smaller.
 
-    ``names`` are the keys of the examples, float32 [b, …], and of the labels, int32 [b]. The
+    ``names`` are the keys of the examples, float32 [b, …], and of the labels, int32 [b], which
+    are left out if there is none. The
     order depends on (seed, epoch) alone (a counter-based generator keyed by both), so that
     training can go on in the middle of an epoch: batch ``k`` is ``batches[k]``, and
     ``batches.starting_at(step)`` gives the rest. ``seed`` None keeps the order of the examples.
@@ -151,7 +152,12 @@ class Batches(Sequence[dict[str, Array]]):
     """
 
     def __init__(
-        self, split: Split, size: int, names: tuple[str, str], seed: int | None, epoch: int = 0
+        self,
+        split: Split,
+        size: int,
+        names: tuple[str, str | None],
+        seed: int | None,
+        epoch: int = 0,
     ) -> None:
         if size < 1:
             raise UsageError("a batch needs examples", got=size)
@@ -181,7 +187,10 @@ class Batches(Sequence[dict[str, Array]]):
             raise IndexError(index)
         first = index % len(self) * self.size
         chosen = self.order[first : first + self.size]
-        return {self.names[0]: self.split.x[chosen], self.names[1]: self.split.t[chosen]}
+        found = {self.names[0]: self.split.x[chosen]}
+        if self.names[1] is not None:
+            found[self.names[1]] = self.split.t[chosen]
+        return found
 
     def __iter__(self) -> Iterator[dict[str, Array]]:
         return self.starting_at(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from brickc.compiler.optimize.simplify import simplify
 from brickc.compiler.optimizers import (
     OPTIMIZERS,
     SGD,
+    AdaDelta,
     AdaGrad,
     Adam,
     AdamW,
@@ -61,6 +63,11 @@ CASES: list[tuple[Optimizer, Torch]] = [
         AdaGrad(0.05, lr_decay=0.1, initial=0.2, weight_decay=0.01),
         lambda p: torch.optim.Adagrad(p, 0.05, 0.1, 0.01, 0.2),
     ),
+    (AdaDelta(0.5), lambda p: torch.optim.Adadelta(p, 0.5)),
+    (
+        AdaDelta(1.0, 0.95, 1e-4, weight_decay=0.1),
+        lambda p: torch.optim.Adadelta(p, 1.0, 0.95, 1e-4, 0.1),
+    ),
     (RMSProp(0.01), lambda p: torch.optim.RMSprop(p, 0.01)),
     (
         RMSProp(0.01, 0.9, 1e-6, 0.5, weight_decay=0.1),
@@ -73,10 +80,10 @@ CASES: list[tuple[Optimizer, Torch]] = [
 ]
 
 
-def regression(**scales: float) -> Net:
+def regression(size: int = 8, **scales: float) -> Net:
     """Linear least squares; ``scales`` are those of the weight."""
     net = Net()
-    x, t = net.input("x", (8, 3)), net.input("t", (8, 2))
+    x, t = net.input("x", (size, 3)), net.input("t", (size, 2))
     w, b = net.parameter("fc.weight", (2, 3), **scales), net.parameter("fc.bias", (2,))
     net.output("loss", reduce_mean(square(sub(add(linear(x, w), b), t)), (0, 1), False))
     return net
@@ -132,6 +139,79 @@ def test_agrees_with_torch(
     if simplified:
         graph = simplify(graph)
     close(train(graph, start, data), train_torch(theirs, start, data))
+
+
+def by_hand(
+    ours: Optimizer,
+    update: Callable[[Any, Any, dict[str, Any], int], Any],
+    rng: np.random.Generator,
+) -> None:
+    """Six steps on the regression against a formula in NumPy: update(w, g, memory, step)."""
+    start, data = parameters(rng), batches(rng)
+    w = {name: value.copy() for name, value in start.items()}
+    memory: dict[str, dict[str, Any]] = {name: {} for name in w}
+    for number, batch in enumerate(data, 1):
+        gap = batch["x"] @ w["fc.weight"].T + w["fc.bias"] - batch["t"]
+        gradient = {"fc.weight": gap.T @ batch["x"] / 8, "fc.bias": gap.mean(0)}
+        for name in w:
+            w[name] = update(w[name], gradient[name], memory[name], number)
+    close(train(joined(regression(), ours), start, data), w)
+
+
+def test_caffes_adam(rng: np.random.Generator) -> None:
+    # caffe/solvers/adam_solver.cpp: eps stands beside the root of v, which is not corrected
+    def update(w: Any, g: Any, memory: dict[str, Any], t: int) -> Any:
+        memory["m"] = 0.9 * memory.get("m", 0) + 0.1 * g
+        memory["v"] = 0.99 * memory.get("v", 0) + 0.01 * g**2
+        rate = 0.02 * np.sqrt(1 - 0.99**t) / (1 - 0.9**t)
+        return w - rate * memory["m"] / (np.sqrt(memory["v"]) + 1e-3)
+
+    by_hand(Adam(0.02, (0.9, 0.99), 1e-3, "caffe"), update, rng)
+
+
+def test_l1_regularisation(rng: np.random.Generator) -> None:
+    by_hand(
+        SGD(0.1, weight_decay=0.05, regularization="l1"),
+        lambda w, g, memory, t: w - 0.1 * (g + 0.05 * np.sign(w)),
+        rng,
+    )
+
+
+@pytest.mark.parametrize("bound", [0.05, 1e6])
+def test_caffes_clipping(bound: float, rng: np.random.Generator) -> None:
+    # solver.cpp: gradients are scaled by bound/norm where the norm is larger, else left alone
+    start, data = parameters(rng), batches(rng)[:1]
+    plain = train(joined(regression(), SGD(1.0)), start, data)
+    clipped = SGD(1.0, clip_norm=bound, clip_style="caffe")
+    found = train(joined(regression(), clipped), start, data)
+    steps = {n: start[n] - plain[n] for n in start}
+    norm = np.sqrt(sum((s**2).sum() for s in steps.values()))
+    scale = min(1.0, bound / norm)
+    close(found, {n: start[n] - scale * steps[n] for n in start})
+
+
+@pytest.mark.parametrize(
+    "ours",
+    [
+        SGD(0.1, 0.9, style="caffe", weight_decay=0.01),
+        SGD(0.1, 0.9, style="caffe", clip_norm=0.1, clip_style="caffe"),
+        Adam(0.1, style="caffe"),
+        AdaDelta(1.0),
+    ],
+    ids=str,
+)
+def test_a_step_of_three_calls(ours: Optimizer, rng: np.random.Generator) -> None:
+    """The mean of three batches' gradients in one step, as if they were one batch; a clipped
+    norm is that of their sum."""
+    start, data = parameters(rng), batches(rng)
+    many = train(joined(regression(), replace(ours, accumulate=3)), start, data)
+    whole = [
+        {k: np.concatenate([b[k] for b in data[i : i + 3]]) for k in ("x", "t")} for i in (0, 3)
+    ]
+    bound = ours.clip_norm
+    one = ours if bound is None else replace(ours, clip_norm=bound / 3)
+    close(many, train(joined(regression(24), one), start, whole))
+    assert many["optimizer.calls"] == 0
 
 
 def test_every_optimizer_is_tested() -> None:
