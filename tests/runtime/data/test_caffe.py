@@ -134,7 +134,7 @@ def test_transformations_that_make_no_sense(text: str, message: str, tmp_path: P
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     data = 'name: "d" type: "Data" top: "x" data_param {{ source: "{}" batch_size: 1 backend: {} }}'
-    with pytest.raises(DataError, match="not there.*--data"):
+    with pytest.raises(DataError, match=r"not there.*--data"):
         stream(data.format("none", "LMDB"), tmp_path)
     with pytest.raises(DataError, match="not there"):
         stream(data.format("/etc/passwd", "LMDB"), tmp_path)
