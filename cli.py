@@ -459,6 +459,9 @@ def explain(
     range_: Ranges = None,
     optimizer: OptimizerOption = "sgd:lr=0.01",
     edges: Annotated[bool, typer.Option(help="Also say for every edge why.")] = False,
+    timed: Annotated[
+        bool, typer.Option("--time", help="Run it: time and rates of every kernel (target c).")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Kernels, bytes, FLOPs and peak memory of MODEL; what fused, and why the rest did not."""
@@ -466,6 +469,9 @@ def explain(
         wanted = function or _default_function(model, "kernels", shape, range_)
         program = _compile(model, target, shape, range_, optimizer, [wanted], None, 0)
         report = program.explain(wanted)[wanted]
+        if timed:
+            _times(program, wanted, as_json)
+            return
         if as_json:
             _print_json(report)
             return
@@ -721,6 +727,30 @@ def _history(history: Sequence[Any]) -> None:
     for e in history:
         table.add_row(str(e.number + 1), f"{e.loss:.4f}", *(f"{e.held_out[n]:.4f}" for n in names))
     _out.print(table)
+
+
+def _times(program: Program, function: str, as_json: bool) -> None:
+    """Times of the kernels beside the machine's limits."""
+    times, limits = program.profile(function)
+    rows = [
+        {"kernel": t.name, "seconds": t.seconds, "flops": t.flops, "bytes": t.bytes,
+         "of_limit": t.share(limits)}
+        for t in sorted(times, key=lambda t: -t.seconds)
+    ]  # fmt: skip
+    if as_json:
+        _print_json({"kernels": rows, "flops_per_second": limits.flops,
+                     "bytes_per_second": limits.bytes})  # fmt: skip
+        return
+    table = Table("kernel", "µs", "GFLOP/s", "GB/s", "of the machine's limit")
+    for t in sorted(times, key=lambda t: -t.seconds):
+        rate = 1e9 * max(t.seconds, 1e-9)
+        table.add_row(t.name, f"{t.seconds * 1e6:,.1f}", f"{t.flops / rate:,.1f}",
+                      f"{t.bytes / rate:,.1f}", f"{100 * t.share(limits):.0f} %")  # fmt: skip
+    _out.print(table)
+    _out.print(f"{function}: {sum(t.seconds for t in times) * 1e6:,.0f} µs; limits: "
+               f"{limits.flops / 1e9:,.0f} GFLOP/s in registers, "
+               f"{limits.bytes / 1e9:,.1f} GB/s from memory (a kernel whose operands lie in a "
+               f"cache may be above)", markup=False)  # fmt: skip
 
 
 def _general(reason: str) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends.c import CBackend
+from .backends.c.build import shared_library
+from .backends.c.profile import PROFILE, KernelTime, Limits, kernel_times, measured_limits
 from .compiler.explain import explain, fusion_text, kernels_text, schedule_text
 from .compiler.optimizers import Optimizer
 from .driver import Compiled, Function, Observer, backend, compile_model, planned
@@ -19,6 +21,7 @@ from .frontends.model import Model
 from .frontends.torch_export.state import torch_state
 from .ir.dims import evaluate, maximum, minimum
 from .ir.dtypes import DType
+from .ir.kernel.loops import LoopKernel
 from .ir.printer import print_graph
 from .runtime import artifact
 from .runtime.artifact import Golden
@@ -76,6 +79,34 @@ class Program(Executable):
             for name, f in self.compiled.functions.items()
             if name in chosen
         }
+
+    def profile(self, function: str, repeats: int = 50) -> tuple[list[KernelTime], Limits]:
+        """Median seconds of each kernel at the typical sizes, and this machine's limits.
+
+        The program is built once more with clocks in it; this one's weights stay as they are.
+        Raises UnsupportedError unless the target is C.
+        """
+        compiled = self.compiled
+        chosen = backend(compiled.target)
+        if not isinstance(chosen, CBackend):
+            raise UnsupportedError("only target c times its kernels", got=compiled.target)
+        f = compiled.functions[function]
+        sources = dict(compiled.sources)
+        text = sources["model.c"]
+        assert isinstance(text, str)
+        sources["libmodel.so"] = shared_library(text, chosen.cpu, extra=(PROFILE,))
+        timed = Executable.from_sources(sources)
+        timed.load_state_dict(self.state_dict())
+        inputs = example_inputs(f, {n: d.typical for n, d in f.program.dims.items()})
+        times = kernel_times(
+            timed._module.LIBRARY,
+            function,
+            list(f.program.inputs),
+            [k for k in f.kernels if isinstance(k, LoopKernel)],
+            lambda: timed.call(function, inputs),
+            repeats,
+        )
+        return times, measured_limits(chosen.cpu, timed._module.THREADS.value)
 
     def emit_source(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write ``model.c``, ``model.h`` and ``weights.bin``: a program for C alone.
