@@ -26,6 +26,7 @@ from .operators import (
     sampling,
     shapes,
     sorting,
+    spectral,
     training,
 )
 from .operators.kind import Convert, Table
@@ -52,6 +53,7 @@ TABLES: tuple[tuple[str, Table], ...] = (
     ("", losses.TABLE),
     ("", resizing.TABLE),
     ("", sampling.TABLE),
+    ("", spectral.TABLE),
     ("", recurrent.TABLE),
     ("", control.TABLE),
     ("ai.onnx.preview.training", training.TABLE),

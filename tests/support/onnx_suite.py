@@ -30,6 +30,10 @@ from brickc.frontends.model import Model
 from brickc.frontends.onnx.backend import Prepared, Runner, interpreted
 from brickc.frontends.onnx.table import find
 
+#: cases whose expected zeros are the rounding errors of a float32 FFT, 2e-7 among numbers of
+#: size 10; what is exact lies further from them than the suite allows
+ROUNDED = {"test_dft_inverse": 1e-6, "test_dft_inverse_opset19": 1e-6}
+
 KINDS = ("node", "simple", "pytorch-operator", "pytorch-converted")
 Arrays = Sequence[Any]
 
@@ -112,7 +116,8 @@ def judge(case: Case, runners: Mapping[str, Runner] = RUNNERS) -> Verdict:
         try:
             for inputs, outputs in case.data:
                 got = prepared.run(inputs)
-                Suite.assert_similar_outputs(outputs, got, rtol=case.rtol, atol=case.atol)
+                atol = ROUNDED.get(case.name, case.atol)
+                Suite.assert_similar_outputs(outputs, got, rtol=case.rtol, atol=atol)
         except UnsupportedError as error:
             return Verdict(case, "unsupported", str(error))
         except (BrickcError, AssertionError) as error:
@@ -146,7 +151,9 @@ package ({version}); a test fails when it is stale. Every case runs on the graph
 as a compiled NumPy program, and passes if both give the expected outputs by the suite's own
 comparison. *Unsupported* means that importing or compiling the model raises an
 `UnsupportedError`, which names the node or the element type. *Wrong* is anything else. The {real} cases of kind *real* are left
-out: the package does not contain their weights.
+out: the package does not contain their weights. {rounded} are compared with
+an absolute tolerance of 1e-6 instead of 1e-7: zeros among their expected values are rounding
+errors of 2e-7.
 
 Where the form of a program depends on an input (the new shape of a `Reshape`), that input is
 fixed at the case's value when the program is made; *with fixed inputs* counts such passes, and
@@ -157,7 +164,8 @@ fixed at the case's value when the program is made; *with fixed inputs* counts s
 
 def table(verdicts: Sequence[Verdict], real: int = 9) -> str:
     """The coverage page."""
-    text = HEAD.format(version=onnx.__version__, real=real)
+    rounded = " and ".join(f"`{name}`" for name in ROUNDED)
+    text = HEAD.format(version=onnx.__version__, real=real, rounded=rounded)
     text += "| kind | cases | pass | unsupported | wrong | with fixed inputs | folded |\n"
     text += "|---|---:|---:|---:|---:|---:|---:|\n"
     for kind in (*KINDS, "all"):
