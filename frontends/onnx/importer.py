@@ -15,7 +15,8 @@ import numpy as np
 
 from ...errors import BrickcError, DtypeError, ImportModelError, UnsupportedError
 from ...ir.brick import Array
-from ...ir.dims import Dim, Size
+from ...ir.bricks.source import DimSize
+from ...ir.dims import Dim, Size, dims_of
 from ...ir.initializers import Initializer
 from ...ir.origin import Origin
 from ...ir.types import TensorType
@@ -132,9 +133,20 @@ class Importer:
 
     def run(self) -> Model:
         """The model. Raises UnsupportedError that lists all that is not supported."""
-        outputs = self.outputs()
-        return Model(outputs, name=self.names.clean(self.proto.graph.name, "model"),
-                     weights=self.weights, updates=self.updates)  # fmt: skip
+        name = self.names.clean(self.proto.graph.name, "model")
+        model = Model(self.outputs(), name=name, weights=self.weights, updates=self.updates)
+        graph = model.inference()
+        known = {n for i in graph.inputs.values() for n in graph.node(i).type.dims}
+        for node in graph.nodes():
+            # a size that is asked for alone, while nothing reads the tensor that has it
+            sizes = [node.brick.size] if isinstance(node.brick, DimSize) else node.type.shape
+            lost = dims_of(*sizes).keys() - known
+            if lost:
+                raise UnsupportedError(
+                    f"a result depends on dim {min(lost)}, but on no input that has it",
+                    where=str(node.origin), hint="give that input a fixed shape",
+                )  # fmt: skip
+        return model
 
     def outputs(self) -> dict[str, Tensor]:
         """The graph's outputs as tensors."""

@@ -73,11 +73,11 @@ def cosh(x: Value) -> Value:
 
 
 def asinh(x: Value) -> Value:
-    """log(|x| + √(x² + 1)) with x's sign, exact near 0."""
-    size = a.abs(x)
-    square = a.square(size)
+    """log(|x| + √(x² + 1)) with x's sign, exact near 0, where the derivative is 1."""
+    square = a.square(x)
     more = a.div(square, a.add(a.sqrt(a.add(square, 1.0)), 1.0))
-    return a.mul(a.sign(x), a.log1p(a.add(size, more)))
+    below, above = a.neg(a.log1p(a.sub(more, x))), a.log1p(a.add(x, more))
+    return where(a.less(x, 0.0), below, above)
 
 
 def acosh(x: Value) -> Value:

@@ -52,7 +52,13 @@ def _indices(node: Node, position: int, size: Size) -> Value:
         if array.size and not (-size <= array.min() and array.max() < size):
             raise node.wrong("an index is out of range", f"{array.min()}..{array.max()}", size)
         return node.literal(np.where(array < 0, array + size, array).astype(np.int64))
-    return positive(node.tensor(position), size)
+    return positive(_whole(node, node.tensor(position)), size)
+
+
+def _whole(node: Node, indices: Value) -> Value:
+    if not indices.dtype.is_integer:
+        raise node.wrong("indices are no integers", indices.type)
+    return indices
 
 
 def gather(node: Node) -> Value:
@@ -117,7 +123,7 @@ def _place_of_rows(node: Node, x: Value, indices: Value, batch: int) -> tuple[Va
 
 
 def gather_nd(node: Node) -> Value:
-    x, indices = node.tensor(0), node.tensor(1)
+    x, indices = node.tensor(0), _whole(node, node.tensor(1))
     batch = node.get_int("batch_dims", 0)
     if not 0 <= batch < min(x.rank, indices.rank):
         raise node.wrong("no such batch axes", batch)
@@ -194,7 +200,7 @@ def scatter_elements(node: Node) -> Value:
 
 
 def scatter_nd(node: Node) -> Value:
-    x, indices, updates = node.tensor(0), node.tensor(1), node.tensor(2)
+    x, indices, updates = node.tensor(0), _whole(node, node.tensor(1)), node.tensor(2)
     places, depth = _place_of_rows(node, x, indices, 0)
     rest = x.shape[depth:]
     if updates.shape != (*places.shape, *rest):

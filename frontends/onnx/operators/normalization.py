@@ -134,11 +134,10 @@ def lp_normalization(node: Node) -> Value:
     p = node.get_int("p", 2)
     if p not in (1, 2):
         raise node.unsupported("a norm", p)
-    if p == 1:
-        size = reduce_sum(a.abs(x), (axis,), keepdims=True)
-    else:
-        size = a.sqrt(reduce_sum(a.square(x), (axis,), keepdims=True))
-    return a.div(x, where(a.equal(size, 0.0), 1.0, size))
+    total = reduce_sum(a.abs(x) if p == 1 else a.square(x), (axis,), keepdims=True)
+    # before the root, which has no derivative at 0
+    safe = where(a.equal(total, 0.0), 1.0, total)
+    return a.div(x, safe if p == 1 else a.sqrt(safe))
 
 
 def local_response(node: Node) -> Value:

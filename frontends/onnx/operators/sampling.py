@@ -119,6 +119,8 @@ def grid_sample(node: Node) -> Value:
         elif border == "reflection":
             place = _reflected(place, low, high)
         choices.append(_neighbours(place, mode, border, size, low, high))
+    if math.prod(len(c) for c in choices) > _MOST_CORNERS:
+        raise node.unsupported(f"{mode} interpolation on so many axes", rank)
     images = _image_numbers(x, grid.rank - 1)
     return _weighted(x, images, choices, sizes, outer)
 

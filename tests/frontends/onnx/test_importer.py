@@ -368,3 +368,17 @@ def test_external_data_missing(tmp_path: Path) -> None:
 def test_no_file() -> None:
     with pytest.raises(UsageError, match="no such file"):
         bc.from_onnx("nowhere.onnx")
+
+
+def test_size_of_an_input_that_nobody_reads() -> None:
+    proto = model([helper.make_node("Shape", ["x"], ["y"])], {"x": ("N", 3)})
+    with pytest.raises(UnsupportedError, match="depends on dim N"):
+        bc.from_onnx(proto)
+    known = bc.from_onnx(proto, shapes={"x": (2, 3)})
+    np.testing.assert_array_equal(infer(known)["y"], [2, 3])
+
+
+def test_indices_are_integers() -> None:
+    proto = model([helper.make_node("Gather", ["x", "i"], ["y"])], {"x": (4, 3), "i": (2,)})
+    with pytest.raises(ImportModelError, match="indices are no integers"):
+        bc.from_onnx(proto)
