@@ -34,7 +34,9 @@ def test_compiled_and_trained(name: str) -> None:
     inputs = batch(model, 6)
     state = program.state_dict()
     # what the compiled program computes is what the reference interpreter does
-    reference = run_model(model, inputs, {n: a for n, a in state.items() if n in {**model.parameters, **model.states}})
+    reference = run_model(
+        model, inputs, {n: a for n, a in state.items() if n in {**model.parameters, **model.states}}
+    )
     for key, value in program.evaluate(**inputs).items():
         np.testing.assert_allclose(value, reference[key], rtol=2e-4, atol=1e-5, err_msg=key)
     before = float(program.evaluate(**inputs)["loss"])
@@ -63,9 +65,19 @@ def test_gradients_are_right(name: str) -> None:
 def test_what_the_models_have() -> None:
     nets = {name: imported(text).model for name, text in WILD.items()}
     assert nets["residual"].metrics == ("loss/top-1",)
-    assert nets["inception"].metrics == ("loss1/loss", "loss1/loss/top-1", "loss3/loss3", "loss3/loss3/top-1")
+    assert nets["inception"].metrics == (
+        "loss1/loss",
+        "loss1/loss/top-1",
+        "loss3/loss3",
+        "loss3/loss3/top-1",
+    )
     # both halves of the pair share their parameters
-    assert list(nets["siamese"].parameters) == ["conv1.weight", "conv1.bias", "feat.weight", "feat.bias"]
+    assert list(nets["siamese"].parameters) == [
+        "conv1.weight",
+        "conv1.bias",
+        "feat.weight",
+        "feat.bias",
+    ]
     assert list(nets["autoencoder"].inputs) == ["data"]
     assert nets["autoencoder"].metrics == ("l2_error",)
     assert str(nets["fully_convolutional"].inputs["label"]) == "i32[N,1,16,16]"
@@ -88,5 +100,9 @@ def test_an_ignored_label_is_ignored() -> None:
 
 def test_stages_choose_data() -> None:
     net = imported(WILD["autoencoder"], stages=["test-on-test"])
-    sources = [layer.sub("data_param").text("source") for layer in net.layers["TEST"] if layer.text("type") == "Data"]
+    sources = [
+        layer.sub("data_param").text("source")
+        for layer in net.layers["TEST"]
+        if layer.text("type") == "Data"
+    ]
     assert sources == ["mnist_test-on-test"]
