@@ -252,9 +252,8 @@ def _phases(
     tests: list[Message] = []
     if given is None:
         tests = message.subs("test_net_param")
-        tests += [
-            _named(name, message, path, "test_net", find) for name in message.texts("test_net")
-        ]
+        for name in message.texts("test_net"):
+            tests.append(_named(name, message, path, "test_net", find))
     states = message.subs("test_state")
     if given is not None or there[0] in ("net", "net_param"):
         # the network itself is tested as often as there are states or test_iter left for it
