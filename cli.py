@@ -304,7 +304,7 @@ def _solve(
             every = run.plan.display
             if not as_json and every and done % every == 0:
                 rate = run.rate(done - 1)
-                progress.console.print(f"iteration {done}: loss {loss:.4f}, rate {rate:.3g}",
+                _out.print(f"iteration {done}: loss {loss:.4f}, rate {rate:.3g}",
                                        markup=False)  # fmt: skip
 
         def tested(result: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def _sizes(imported: Imported) -> dict[str, int]:
 
 def _of_dataset(
     imported: Imported, dataset: Dataset, seed: int
-) -> tuple[Batches, Batches | None, str]:
+) -> tuple[Batches, Sequence[Batches], str]:
     model, sizes = imported.model, _sizes(imported)
     names = input_names(model)
     shape = [n for n in model.inputs[names[0]].shape[1:] if isinstance(n, int)]
@@ -111,14 +111,14 @@ def _of_dataset(
 
     train = stream(fitted.train, sizes["TRAIN"], shuffle=True)
     held = fitted.held_out
-    test = stream(held, min(sizes["TEST"], len(held)), shuffle=False) if len(held) else None
+    test = [stream(held, min(sizes["TEST"], len(held)), shuffle=False)] if len(held) else []
     text = f"{dataset.name}: {len(fitted.train):,} examples, {len(held):,} held out"
     return train, test, text
 
 
 def _of_layers(
     imported: Imported, solver: Solver, root: Path, seed: int
-) -> tuple[Batches, Batches | None, str]:
+) -> tuple[Batches, Sequence[Batches], str]:
     model = imported.model
     dtypes = {name: type.dtype.numpy for name, type in model.inputs.items()}
     found: dict[str, Joined] = {}
@@ -134,4 +134,5 @@ def _of_layers(
         raise UsageError(f"{solver.file}: the network reads no data in phase TRAIN",
                          hint="give some: --data …")  # fmt: skip
     count = sum(len(s.examples) for s in found["TRAIN"].streams) if found else 0
-    return found.get("TRAIN", Joined([])), found.get("TEST"), f"{count:,} examples"
+    tests = [joined for phase, joined in found.items() if phase != "TRAIN"]
+    return found.get("TRAIN", Joined([])), tests, f"{count:,} examples"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,7 +57,8 @@ class Iterations:
 
     program: Runnable
     train: Batches
-    test: Batches | None
+    #: the batches of each test net
+    test: Sequence[Batches]
     plan: Plan
     rate: Callable[[int], float]
     folder: Path | None = None
@@ -105,16 +106,18 @@ class Iterations:
 
     def _measure(self, iteration: int) -> None:
         """Means over test_iter batches, at most one pass over the data."""
-        if self.test is None:
-            return
-        count = min(self.plan.test_iter or self.test.batches, self.test.batches)
-        totals: dict[str, float] = {}
-        for k in range(count):
-            for name, value in self.program.evaluate(**self.test.batch(k)).items():
-                if value.ndim == 0:
-                    totals[name] = totals.get(name, 0.0) + float(value)
-        if count:
-            self.tests.append(Tested(iteration, {n: t / count for n, t in totals.items()}))
+        means: dict[str, float] = {}
+        for number, test in enumerate(self.test):
+            wanted = self.plan.test_iter[number] if number < len(self.plan.test_iter) else 0
+            count = min(wanted or test.batches, test.batches)
+            for k in range(count):
+                for name, value in self.program.evaluate(**test.batch(k)).items():
+                    if value.ndim == 0:
+                        # the second test net's loss is loss#2
+                        own = f"{name}#{number + 1}" if number else name
+                        means[own] = means.get(own, 0.0) + float(value) / count
+        if means:
+            self.tests.append(Tested(iteration, means))
             if self.tested is not None:
                 self.tested(self.tests[-1])
 

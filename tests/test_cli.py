@@ -202,3 +202,62 @@ def test_onnx_in_and_out(tmp_path: Path) -> None:
     onnx.checker.check_model(str(step), full_check=True)
     assert call("export", "zoo:lenet5", str(tmp_path / "no" / "x.onnx")).exit_code == 2
     assert call("compile", str(file), "-o", str(folder), "--loss", "hinge").exit_code == 2
+
+
+# ── Caffe ────────────────────────────────────────────────────────────────────────────────
+
+CAFFE = Path(__file__).parent / "frontends" / "caffe" / "nets"
+
+
+def ok(*args: str) -> str:
+    result = call(*args)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_network_of_caffe(tmp_path: Path) -> None:
+    net = str(CAFFE / "lenet_train_test.prototxt")
+    ok("compile", net, "-o", str(tmp_path / "a"), "--shape", "data=N,1,28,28")
+    text = ok("dump", net, "--shape", "data=N,1,28,28", "--stage", "graph")
+    assert '# lenet_train_test.prototxt:15 "conv1"' in text
+    report = json.loads(
+        ok("train", net, "--data", "digits", "--shape", "data=N,1,28,28", "--epochs", "1", "--json")
+    )
+    assert report["history"][0]["accuracy"] > 0.5
+
+
+def test_a_solver_of_caffe(tmp_path: Path) -> None:
+    solver = str(CAFFE / "lenet_solver.prototxt")
+    folder = str(tmp_path / "run")
+    text = ok(
+        "train", solver, "--data", "digits", "--shape", "data=N,1,28,28", "--checkpoint", folder
+    )
+    assert "iteration 10: loss" in text
+    assert "iteration 12, test: loss" in text
+    weights = tmp_path / "run" / "lenet_iter_12.caffemodel"
+    net = f"{CAFFE / 'lenet_train_test.prototxt'}:{weights}"
+    ok("compile", net, "-o", str(tmp_path / "a"), "--shape", "data=N,1,28,28")
+    report = json.loads(ok("train", solver, "--data", "digits", "--shape", "data=N,1,28,28",
+                           "--max-iter", "2", "--weights", str(weights), "--json"))  # fmt: skip
+    assert len(report["losses"]) == 2
+    assert report["tests"][-1]["iteration"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--epochs", "3"], 2, "--epochs: a solver says this itself"),
+        (["--net", "none.prototxt"], 3, "cannot be read"),
+        ([], 3, "nothing tells the shape of 'data'"),
+    ],
+)
+def test_a_solver_that_makes_no_sense(arguments: list[str], code: int, message: str) -> None:
+    done = call("train", str(CAFFE / "lenet_solver.prototxt"), *arguments)
+    assert done.exit_code == code
+    assert message in done.output
+
+
+def test_options_of_solvers_alone() -> None:
+    done = call("train", "zoo:mlp", "--max-iter", "3")
+    assert done.exit_code == 2
+    assert "only a solver has this" in done.output

@@ -41,7 +41,7 @@ OWNED = {"networkx": "ir.graph"}
 
 # Never imported at a module's top level, so that `import brickc` stays light.
 HEAVY = frozenset(
-    "PIL h5py jax lmdb matplotlib onnx onnxruntime sklearn torch triton".split()  # noqa: SIM905
+    "PIL google h5py jax lmdb matplotlib onnx onnxruntime sklearn torch triton".split()  # noqa: SIM905
 )
 
 # ───────────────────────────────────────────────────────────────────────────────────────────

@@ -28,6 +28,9 @@ from .message import Message
 __all__ = ["DATA_LAYERS", "batch_of", "data", "dummy", "hdf5", "images", "input_", "memory",
            "parameter"]  # fmt: skip
 
+#: the same for HDF5 files: features of each example
+_KNOWN_ROWS: Mapping[str, tuple[int, ...]] = {"hdf5_classification": (4,)}
+
 #: layers that read examples, and where they keep the size of a batch
 DATA_LAYERS: Mapping[str, str] = {
     "Data": "data_param", "HDF5Data": "hdf5_data_param", "ImageData": "image_data_param",
@@ -36,7 +39,7 @@ DATA_LAYERS: Mapping[str, str] = {
 
 #: shapes of public data sets, by a word of the source's path
 _KNOWN: Mapping[str, tuple[int, int, int]] = {
-    "mnist": (1, 28, 28), "cifar": (3, 32, 32), "ilsvrc": (3, 256, 256),
+    "siamese": (2, 28, 28), "mnist": (1, 28, 28), "cifar": (3, 32, 32), "ilsvrc": (3, 256, 256),
     "imagenet": (3, 256, 256),
 }  # fmt: skip
 
@@ -106,7 +109,7 @@ def memory(call: Call) -> list[Tensor]:
 def hdf5(call: Call) -> list[Tensor]:
     """Data sets of HDF5 files by the tops' names."""
     batch = batch_of(call.layer)
-    found = _peek_hdf5(call)
+    found, source = _peek_hdf5(call), call.sub("hdf5_data_param").text("source")
     tops = []
     for k, name in enumerate(call.tops):
         integer = _integer(call, k)
@@ -116,6 +119,8 @@ def hdf5(call: Call) -> list[Tensor]:
             shape = found[name]
         elif integer:
             shape = ()
+        elif k == 0 and any(word in source for word in _KNOWN_ROWS):
+            shape = next(s for word, s in _KNOWN_ROWS.items() if word in source)
         elif call.net.example is not None and k == 0:
             shape = call.net.example
         else:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...compiler.optimizers import SGD, AdaDelta, AdaGrad, Adam, Optimizer, RMSProp
 from ...errors import BrickcError, ImportModelError, UnsupportedError, UsageError
+from .data import DATA_LAYERS
 from .files import finder, read_solver_or_net, with_weights
 from .message import Message
 from .net import Imported, Settings, build
@@ -34,7 +35,8 @@ class Plan:
 
     max_iter: int
     iter_size: int = 1
-    test_iter: int = 0
+    #: batches of each test net; 0 is all there are
+    test_iter: tuple[int, ...] = ()
     test_interval: int = 0
     test_initialization: bool = True
     display: int = 0
@@ -93,8 +95,9 @@ def solver_of(
 
     def load(example: tuple[int, ...] | None, shapes: Mapping[str, tuple[int, ...]]) -> Imported:
         settings = Settings(find, shapes, example)
-        file, name, phases = _phases(message, path, net, find)
-        return with_weights(build(file, name, phases, settings), weights)
+        file, name, phases, more = _phases(message, path, net, find)
+        found = with_weights(build(file, name, phases, settings), weights)
+        return replace(found, layers={**found.layers, **more})
 
     plan = _plan(message, path)
     try:
@@ -116,17 +119,14 @@ def _plan(message: Message, path: Path) -> Plan:
     for field in ("iter_size", "average_loss"):
         if not 1 <= message.integer(field) <= 1_000_000:
             raise message.fail(f"impossible {field}", field, got=message.integer(field))
-    tests = message.integers("test_iter")
-    if len(tests) > 1:
-        raise UnsupportedError("a solver with more than one test net", where=message.place_of(
-            "test_iter"), got=f"{len(tests)} test_iter")  # fmt: skip
-    if tests and tests[0] < 0:
-        raise message.fail("test_iter is negative", "test_iter", got=tests[0])
+    tests = tuple(message.integers("test_iter"))
+    if any(t < 0 for t in tests) or len(tests) > 100:
+        raise message.fail("impossible test_iter", "test_iter", got=list(tests)[:10])
     prefix = Path(message.text("snapshot_prefix")).name or path.stem
     return Plan(
         max_iter=message.integer("max_iter"),
         iter_size=message.integer("iter_size"),
-        test_iter=tests[0] if tests else 0,
+        test_iter=tests,
         test_interval=message.integer("test_interval"),
         test_initialization=message.flag("test_initialization"),
         display=message.integer("display"),
@@ -239,33 +239,54 @@ def learning_rate(message: Message) -> Callable[[int], float]:
 
 def _phases(
     message: Message, path: Path, given: Path | None, find: Callable[[str], Path | None]
-) -> tuple[str, str, dict[str, list[Message]]]:
-    """File, name and layers by phase of the network that is trained and tested."""
+) -> tuple[str, str, dict[str, list[Message]], dict[str, tuple[Message, ...]]]:
+    """File, name and layers by phase of the network that is trained and tested; at last the
+    layers of further test nets, which differ from the first in what they read alone."""
     train_fields = ("net", "net_param", "train_net", "train_net_param")
     there = [f for f in train_fields if message.has(f)]
     if given is None and len(there) != 1:
         raise message.fail("a solver names one network to train", got=", ".join(there) or "none",
                            expected=", ".join(train_fields))  # fmt: skip
-    for field in ("test_net", "test_net_param", "test_state"):
-        if len(message.values.get(field, ())) > 1:
-            raise UnsupportedError("a solver with more than one test net",
-                                   where=message.place_of(field))  # fmt: skip
-    states = {"TRAIN": message.sub("train_state"), "TEST": message.sub("test_state")}
     train = _file(given) if given is not None else _net(message, path, there[0], find)
-    test = train
+    phases = {"TRAIN": _selected(train, "TRAIN", message.sub("train_state"))}
+    tests: list[Message] = []
     if given is None:
-        for field in ("test_net_param", "test_net"):
-            if message.has(field):
-                test = _net(message, path, field, find)
-        if there[0].startswith("train_net") and test is train:
-            states.pop("TEST")
-    phases = {}
-    for phase, state in states.items():
-        whole = train if phase == "TRAIN" else test
-        own = whole.sub("state")
-        found = NetState.of(phase, own, state)
-        phases[phase] = selected(layers_of(whole), NetState(phase, found.level, found.stages))
-    return train.file, train.text("name"), phases
+        tests = message.subs("test_net_param")
+        for name in message.texts("test_net"):
+            tests.append(_named(name, message, path, "test_net", find))
+    states = message.subs("test_state")
+    if given is not None or there[0] in ("net", "net_param"):
+        # the network itself is tested as often as there are states or test_iter left for it
+        wanted = max(len(states), len(message.integers("test_iter")), 1)
+        tests += [train] * max(0, min(wanted, 100) - len(tests))
+    if states and len(states) != len(tests):
+        raise message.fail("a test_state for each test net", "test_state", got=len(states),
+                           expected=len(tests))  # fmt: skip
+    more: dict[str, tuple[Message, ...]] = {}
+    for k, net in enumerate(tests):
+        state = states[k] if states else message.sub("test_state")
+        layers = _selected(net, "TEST", state)
+        if k == 0:
+            phases["TEST"] = layers
+        elif _computed(layers) != _computed(phases["TEST"]):
+            raise UnsupportedError(
+                "test nets that differ in more than the data they read",
+                where=message.place_of("test_state" if states else "test_net"),
+            )
+        else:
+            more[f"TEST#{k + 1}"] = tuple(layers)
+    return train.file, train.text("name"), phases, more
+
+
+def _selected(net: Message, phase: str, state: Message) -> list[Message]:
+    found = NetState.of(phase, net.sub("state"), state)
+    return selected(layers_of(net), NetState(phase, found.level, found.stages))
+
+
+def _computed(layers: Sequence[Message]) -> list[object]:
+    """What the layers compute, without what they read."""
+    aside = frozenset(("include", "exclude"))
+    return [x.key(aside) for x in layers if x.text("type") not in DATA_LAYERS]
 
 
 def _file(path: Path) -> Message:
@@ -280,7 +301,12 @@ def _net(message: Message, path: Path, field: str, find: Callable[[str], Path | 
     """A network by the name in a field, or written in the solver."""
     if field.endswith("_param"):
         return message.sub(field)
-    name = message.text(field)
+    return _named(message.text(field), message, path, field, find)
+
+
+def _named(
+    name: str, message: Message, path: Path, field: str, find: Callable[[str], Path | None]
+) -> Message:
     found = find(name) or next(filter(None, map(find, _siblings(name, path))), None)
     if found is None:
         raise ImportModelError(

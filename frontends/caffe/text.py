@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ...errors import ImportModelError
 from .message import Message, Scalar
@@ -20,18 +20,20 @@ __all__ = ["LARGEST_TEXT", "parse_text", "read_text"]
 
 #: bytes of a file; the longest networks in use have a few hundred thousand
 LARGEST_TEXT = 4 * 2**20
+#: words, numbers and brackets of a text
+_MOST_TOKENS = 400_000
 #: messages within messages
 _DEEPEST = 32
 
 _TOKEN = re.compile(
     r"""
-    (?P<space>[ \t\r\f\v]+|\#[^\n]*)
-    |(?P<newline>\n)
+    [ \t\r\f\v]*+(?:
+    (?P<newline>(?:\#[^\n]*+)?(?:\n[ \t\r\f\v]*+)++|\#[^\n]*+\Z|(?<=[ \t\r\f\v])\Z)
     |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
     |(?P<number>0[xX][0-9a-fA-F]+|(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[fF]?)
     |(?P<string>"(?:[^"\\\n]|\\[^\n])*"|'(?:[^'\\\n]|\\[^\n])*')
     |(?P<mark>[{}<>:;,\[\]-])
-    """,
+    )""",
     re.VERBOSE,
 )
 _ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|(.))")
@@ -44,8 +46,7 @@ _RANGES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
+class _Token(NamedTuple):
     kind: str
     text: str
     line: int
@@ -77,7 +78,7 @@ def parse_text(text: str, kind: str, file: str = "prototxt") -> Message:
 
 
 def _tokens(text: str, file: str) -> Iterator[_Token]:
-    line, position = 1, 0
+    line, position, count = 1, 0, 0
     while position < len(text):
         found = _TOKEN.match(text, position)
         if found is None:
@@ -88,9 +89,13 @@ def _tokens(text: str, file: str) -> Iterator[_Token]:
         position = found.end()
         kind = found.lastgroup or ""
         if kind == "newline":
-            line += 1
-        elif kind != "space":
-            yield _Token(kind, found.group(), line)
+            line += found.group(kind).count("\n")
+            continue
+        count += 1
+        if count > _MOST_TOKENS:
+            raise ImportModelError("the text is too long", where=f"{file}:{line}",
+                                   expected=f"at most {_MOST_TOKENS} tokens")  # fmt: skip
+        yield _Token(kind, found.group(kind), line)
     yield _Token("end", "", line)
 
 

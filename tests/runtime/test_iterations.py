@@ -93,8 +93,7 @@ def test_the_networks_own_databases(tmp_path: Path) -> None:
     training.iterations.run()
     assert len(training.iterations.losses) == 2
     # 20 test images, 10 in a batch, two batches
-    assert training.iterations.test is not None
-    assert training.iterations.test.batches == 2
+    assert [test.batches for test in training.iterations.test] == [2]
 
 
 class Recorder:
@@ -125,10 +124,10 @@ class Numbers:
         return {"k": np.asarray(k)}
 
 
-def recorded(plan: Plan) -> tuple[Recorder, Iterations, list[float]]:
+def recorded(plan: Plan, tests: int = 1) -> tuple[Recorder, Iterations, list[float]]:
     program, shown = Recorder(), []
     run = Iterations(
-        program, Numbers(), Numbers(), plan, lambda k: 1 / (1 + k),
+        program, Numbers(), [Numbers()] * tests, plan, lambda k: 1 / (1 + k),
         progress=lambda done, total, loss: shown.append(loss),
     )  # fmt: skip
     run.run()
@@ -146,9 +145,9 @@ def test_iterations_of_several_batches() -> None:
 @pytest.mark.parametrize(
     ("plan", "iterations", "mean"),
     [
-        (Plan(4, test_interval=2, test_iter=3), [0, 2, 4], 1),
-        (Plan(4, test_interval=2, test_iter=3, test_initialization=False), [2, 4], 1),
-        (Plan(5, test_interval=2, test_iter=99), [0, 2, 4, 5], 3),  # one pass at most
+        (Plan(4, test_interval=2, test_iter=(3,)), [0, 2, 4], 1),
+        (Plan(4, test_interval=2, test_iter=(3,), test_initialization=False), [2, 4], 1),
+        (Plan(5, test_interval=2, test_iter=(99,)), [0, 2, 4, 5], 3),  # one pass at most
         (Plan(4), [4], 3),
     ],
 )
@@ -156,6 +155,11 @@ def test_when_tests_are_due(plan: Plan, iterations: list[int], mean: float) -> N
     _, run, _ = recorded(plan)
     assert [t.iteration for t in run.tests] == iterations
     assert run.tests[0].means == {"loss": mean}
+
+
+def test_several_test_nets() -> None:
+    _, run, _ = recorded(Plan(1, test_iter=(3, 5)), tests=2)
+    assert run.tests[-1].means == {"loss": pytest.approx(1), "loss#2": pytest.approx(2)}
 
 
 def test_broken_checkpoints(data: str, tmp_path: Path) -> None:
@@ -204,4 +208,4 @@ def test_what_is_a_solver() -> None:
 
 def test_plans_may_be_cut_short(data: str) -> None:
     training = prepare(SOLVER, data=data, max_iter=1)
-    assert training.iterations.plan == replace(Plan(12), max_iter=1, test_iter=2, test_interval=4, display=5, snapshot=4, prefix="lenet")  # fmt: skip
+    assert training.iterations.plan == replace(Plan(12), max_iter=1, test_iter=(2,), test_interval=4, display=5, snapshot=4, prefix="lenet")  # fmt: skip

@@ -65,7 +65,7 @@ def test_optimizers(text: str, optimizer: object, tmp_path: Path) -> None:
 def test_the_plan() -> None:
     found = read_solver(NETS / "lenet_solver.prototxt")
     plan = found.plan
-    assert (plan.max_iter, plan.test_iter, plan.test_interval, plan.snapshot) == (12, 2, 4, 4)
+    assert (plan.max_iter, plan.test_iter, plan.test_interval, plan.snapshot) == (12, (2,), 4, 4)
     assert plan.prefix == "lenet"
     assert found.seed == 3
 
@@ -121,9 +121,23 @@ def test_refused(text: str, message: str, tmp_path: Path) -> None:
 
 
 def test_more_than_one_test_net(tmp_path: Path) -> None:
-    for text in ("test_iter: 1 test_iter: 2", "test_state { } test_state { }"):
-        with pytest.raises(UnsupportedError, match="more than one test net"):
-            solver(tmp_path, text).net(None, {})
+    # test nets that read other data are one model with several sources, as in Caffe's autoencoder
+    data = "".join(
+        f'layer {{ name: "d" type: "Data" top: "x" include {{ phase: {p} {s} }} '
+        f'data_param {{ source: "mnist{n}" batch_size: 2 }} }}'
+        for n, (p, s) in enumerate((("TRAIN", ""), ("TEST", 'stage: "a"'), ("TEST", 'stage: "b"')))
+    )
+    rest = 'layer { name: "f" type: "InnerProduct" bottom: "x" top: "y" loss_weight: 1 inner_product_param { num_output: 1 } }'
+    states = 'test_iter: 1 test_iter: 2 test_state { stage: "a" } test_state { stage: "b" }'
+    found = solver(tmp_path, f"net_param {{ {data} {rest} }} {states}").net(None, {})
+    assert set(found.layers) == {"TRAIN", "TEST", "TEST#2"}
+    assert found.layers["TEST#2"][0].sub("data_param").text("source") == "mnist2"
+    other = rest.replace("bottom", 'include { stage: "b" } bottom')
+    with pytest.raises(UnsupportedError, match="differ in more than the data"):
+        solver(tmp_path, f"net_param {{ {data} {other} }} {states}").net(None, {})
+    with pytest.raises(ImportModelError, match="a test_state for each"):
+        solver(tmp_path, f"net_param {{ {data} {rest} }} {states} test_net_param {{ }}"
+               " test_net_param { } test_net_param { }").net(None, {})  # fmt: skip
 
 
 def test_a_rate_that_is_none() -> None:
