@@ -60,7 +60,9 @@ class Emitter:
         self.kernel = kernel
         self.lanes = lanes
         #: columns and rows of the largest register tile: sums, a vector a column, one element
-        self.tile = (4, 6) if registers >= 32 else (2, 6)
+        # (a vector of float64 takes two registers)
+        wide = kernel.after.program.inputs[:1] == (DType.F64,)
+        self.tile = (4 if registers >= 32 else 2) // (2 if wide else 1), 6
         self.number = number
         self.phases: list[Phase] = []
         self.scratch: list[Buffer] = []

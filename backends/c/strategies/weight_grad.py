@@ -52,7 +52,7 @@ class _WeightGrad:
         self.taps = -(-last // -(-last // 6)) if self.by_taps else 1
         self.channels = 1 if self.by_taps else row_count(self.depth, 5)
         wide = self.taps * self.channels
-        registers = 32 if em.tile[0] == 4 else 16
+        registers = 8 * em.tile[0]
         self.r = row_count(rows, max(1, (registers - 1 - wide) // wide))
         self.place = [em.var("o") for _ in self.kernel]
 
