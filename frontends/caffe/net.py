@@ -156,7 +156,8 @@ def _refuse_unknown(layers: Sequence[Message]) -> None:
             problems[layer.line, type] = f"{where}: {type!r:.80} {why}"
             continue
         for name, line in layer.strangers():
-            problems[line, name] = f"{layer.file}:{line} {where}: no field {name!r:.80}"
+            place = f'{layer.file}:{line} "{layer.text("name")}"'
+            problems[line, name] = f"{place}: {type} has no field {name!r:.80}"
     _refuse(list(problems.values()))
 
 

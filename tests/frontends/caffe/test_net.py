@@ -211,7 +211,7 @@ def test_everything_unsupported_is_listed_at_once() -> None:
         "net.prototxt:3 \"p\": 'Python' runs Python code",
         "net.prototxt:4 \"w\": 'WarpCTC' is none of",
         "net.prototxt:5 \"f\": 'Filter' how many examples",
-        "no field 'magic'",
+        "net.prototxt:6 \"r\": ReLU has no field 'magic'",
     ):
         assert part in message
 
