@@ -157,6 +157,8 @@ def _refuse_unknown(layers: Sequence[Message], shapes: Mapping[str, tuple[int, .
             problems[layer.line, type] = f"{where}: {type!r:.80} {why}"
             continue
         for name, line in layer.strangers():
+            if name == "engine":
+                continue  # which library computes, in layers where only forks have a choice
             place = f'{layer.file}:{line} "{layer.text("name")}"'
             problems[line, name] = f"{place}: {type} has no field {name!r:.80}"
     _refuse(list(problems.values()))

@@ -216,6 +216,13 @@ def test_everything_unsupported_is_listed_at_once() -> None:
         assert part in message
 
 
+def test_engines_of_forks_change_nothing() -> None:
+    text = inputs_text({"x": (1, 2)}) + (
+        'layer { name: "b" type: "BatchNorm" bottom: "x" top: "y" batch_norm_param { engine: CUDNN } }'
+    )
+    assert model_of(text).outputs == ("y",)
+
+
 def test_unsupported_settings_are_listed_too() -> None:
     pool = "pooling_param {{ pool: STOCHASTIC kernel_size: {} }}"
     text = inputs_text({"x": (1, 1, 40, 40)}) + "".join(
