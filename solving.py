@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,7 +73,8 @@ def prepare(
     if dataset is not None:
         train, test, text = _of_dataset(imported, dataset, chosen)
     else:
-        train, test, text = _of_layers(imported, solver, root or path.parent, chosen)
+        find = finder(*([root] if root else []), path.parent)
+        train, test, text = _of_layers(imported, solver, find, chosen)
     program = compile(imported.model, target, optimizer=solver.optimizer, seed=chosen)
     run = Iterations(program, train, test, plan, solver.rate, folder)
     return Training(program, run, text)
@@ -117,14 +118,14 @@ def _of_dataset(
 
 
 def _of_layers(
-    imported: Imported, solver: Solver, root: Path, seed: int
+    imported: Imported, solver: Solver, find: Callable[[str], Path | None], seed: int
 ) -> tuple[Batches, Sequence[Batches], str]:
     model = imported.model
     dtypes = {name: type.dtype.numpy for name, type in model.inputs.items()}
     found: dict[str, Joined] = {}
     for phase, layers in imported.layers.items():
         streams = [
-            layer_stream(layer, finder(root), training=phase == "TRAIN", seed=seed, dtypes=dtypes)
+            layer_stream(layer, find, training=phase == "TRAIN", seed=seed, dtypes=dtypes)
             for layer in layers
             if layer.text("type") in (*DATA_LAYERS, "Input")
         ]

@@ -25,8 +25,18 @@ from .call import Call
 from .fillers import fill
 from .message import Message
 
-__all__ = ["DATA_LAYERS", "batch_of", "data", "dummy", "hdf5", "images", "input_", "memory",
-           "parameter"]  # fmt: skip
+__all__ = [
+    "DATA_LAYERS",
+    "batch_of",
+    "data",
+    "dummy",
+    "foreign", "foreign_problem",
+    "hdf5",
+    "images",
+    "input_",
+    "memory",
+    "parameter",
+]  # fmt: skip
 
 #: the same for HDF5 files: features of each example
 _KNOWN_ROWS: Mapping[str, tuple[int, ...]] = {"hdf5_classification": (4,)}
@@ -95,6 +105,26 @@ def images(call: Call) -> list[Tensor]:
     height, width = given.integer("new_height"), given.integer("new_width")
     found = (channels, height, width) if height > 0 and width > 0 else _peek_images(call, channels)
     return _images_and_labels(call, _image_shape(call, given.text("source"), found))
+
+
+def foreign(call: Call) -> list[Tensor]:
+    """A Python layer that makes data: its code is not run, its tops are inputs whose shapes the
+    user says."""
+    return [
+        _top(call, k, 1, call.net.hints[top], _integer(call, k)) for k, top in enumerate(call.tops)
+    ]
+
+
+def foreign_problem(layer: Message, hints: Mapping[str, tuple[int, ...]]) -> str:
+    """Why a Python layer cannot be inputs; empty if it can."""
+    tops = layer.texts("top")
+    lacking = [top for top in tops if top not in hints]
+    if layer.texts("bottom") or not tops:
+        return "runs Python code that the file names"
+    if not lacking:
+        return ""
+    shapes = " ".join(f"--shape {top}=N,…" for top in lacking)
+    return f"runs Python code that the file names; its tops can be inputs: {shapes}"
 
 
 def memory(call: Call) -> list[Tensor]:

@@ -21,21 +21,21 @@ _SOLVER_FIELDS = ("net", "net_param", "train_net", "train_net_param", "base_lr",
                   "lr_policy", "solver_mode", "test_net", "solver_type")  # fmt: skip
 
 
-def finder(root: Path) -> Callable[[str], Path | None]:
-    """Looks for files that a model names: below ``root``, or beside it by the last part alone.
+def finder(*roots: Path) -> Callable[[str], Path | None]:
+    """Looks for files that a model names: below the roots, then in them by the last part alone.
 
-    What lies elsewhere is not touched, links that lead out of the folder included.
+    What lies elsewhere is not touched, links that lead out of a root included.
     """
-    base = root.resolve()
+    bases = list(dict.fromkeys(root.resolve() for root in roots))
 
     def find(name: str) -> Path | None:
         if not name or len(name) > 4096 or "\0" in name:
             return None
         parts = Path(name)
-        tries = [base / parts.name]
+        tries = [(base, base / parts.name) for base in bases]
         if not parts.is_absolute() and ".." not in parts.parts:
-            tries.insert(0, base / parts)
-        for candidate in tries:
+            tries[:0] = [(base, base / parts) for base in bases]
+        for base, candidate in tries:
             try:
                 real = candidate.resolve()
                 if real.exists() and real.is_relative_to(base) and real != base:
@@ -98,7 +98,7 @@ def load_net(
     """The network of a prototxt file.
 
     ``weights`` is a .caffemodel or HDF5 file. ``shapes`` are sizes of inputs after the batch.
-    ``root`` is where files lie that the network names (default: its folder).
+    ``root`` is where files lie that the network names, beside its own folder.
     Raises ImportModelError, UnsupportedError.
     """
     message = read_solver_or_net(path)
@@ -106,7 +106,7 @@ def load_net(
         raise UsageError(
             f"{path.name} is a solver, not a network", hint="train it: brickc train SOLVER.prototxt"
         )
-    settings = Settings(finder(root or path.parent), shapes or {}, example)
+    settings = Settings(finder(*([root] if root else []), path.parent), shapes or {}, example)
     phases = net_layers(message, stages, level)
     return with_weights(build(path.name, message.text("name"), phases, settings), weights)
 

@@ -25,7 +25,7 @@ from ..model import Model
 from ..place import Scope
 from ..trace import Tensor
 from .call import Call, Facts, Net, check_size, has_dim
-from .data import DATA_LAYERS
+from .data import DATA_LAYERS, foreign_problem
 from .message import Message
 from .table import CONVERTERS, INDEX_BOTTOMS, LOSSES, REASONS, TRANSPARENT
 
@@ -75,7 +75,7 @@ def build(
     """
     prepared = {p: [_prepared(layer, k) for k, layer in enumerate(phases.get(p, ()))]
                 for p in _PHASES}  # fmt: skip
-    _refuse_unknown([layer for layers in prepared.values() for layer in layers])
+    _refuse_unknown([x for layers in prepared.values() for x in layers], settings.shapes)
     try:
         return _settled(file, name, prepared, settings, Facts())
     except BrickcError as error:
@@ -144,19 +144,23 @@ def _prepared(layer: Message, number: int) -> Message:
     return layer
 
 
-def _refuse_unknown(layers: Sequence[Message]) -> None:
+def _refuse_unknown(layers: Sequence[Message], shapes: Mapping[str, tuple[int, ...]]) -> None:
     problems: dict[tuple[int, str], str] = {}
     for layer in layers:
         type = layer.text("type")
         if not type:
             raise layer.fail("a layer without a type")
         where = f'{layer.where} "{layer.text("name")}"'
-        if type not in CONVERTERS:
-            why = REASONS.get(type, "is none of Caffe's layer types that brickc has")
+        why = foreign_problem(layer, shapes) if type == "Python" else ""
+        if type not in CONVERTERS or why:
+            why = why or REASONS.get(type, "is none of Caffe's layer types that brickc has")
             problems[layer.line, type] = f"{where}: {type!r:.80} {why}"
             continue
         for name, line in layer.strangers():
-            problems[line, name] = f"{layer.file}:{line} {where}: no field {name!r:.80}"
+            if name == "engine":
+                continue  # which library computes, in layers where only forks have a choice
+            place = f'{layer.file}:{line} "{layer.text("name")}"'
+            problems[line, name] = f"{place}: {type} has no field {name!r:.80}"
     _refuse(list(problems.values()))
 
 

@@ -6,7 +6,7 @@ Only what the importer needs to know shapes; ``runtime/data`` reads batches with
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ import numpy.typing as npt
 from ...errors import DataError, UsageError
 from .binary import Datum, decode_datum
 
-__all__ = ["Database", "decode_image", "hdf5_shapes", "image_size", "open_database", "open_hdf5",
-           "read_lines", "read_list"]  # fmt: skip
+__all__ = ["Database", "decode_image", "hdf5_array", "hdf5_members", "hdf5_shapes",
+           "image_size", "open_database", "open_hdf5", "read_lines", "read_list"]  # fmt: skip
 
 Array = npt.NDArray[Any]
 
 #: bytes of a list of files
 _LARGEST_LIST = 2**28
+#: bytes of an HDF5 data set that are always fine, and how far a file may be compressed
+_SMALL_SET, _COMPRESSION = 2**20, 64
 #: pixels of one image
 _LARGEST_IMAGE = 2**27
 
@@ -165,11 +167,37 @@ def open_hdf5(path: Path) -> Any:
         raise DataError(f"{path} is no HDF5 file", got=error) from None
 
 
+def hdf5_members(group: Any) -> Iterator[tuple[str, Any]]:
+    """What lies in a group itself: links to other places and files are left out."""
+    import h5py
+
+    for name in group:
+        if isinstance(group.get(name, getlink=True), h5py.HardLink):
+            yield name, group[name]
+
+
+def hdf5_array(item: Any, path: Path) -> Array:
+    """A data set's numbers. Raises DataError for one that is no plain array of this file, or
+    that would be much larger in memory than the whole file is."""
+    where = f"{path.name} {item.name}"
+    if item.dtype.kind not in "fiub":
+        raise DataError(f"{where}: no numbers", got=item.dtype)
+    if item.is_virtual or item.external:
+        raise DataError(f"{where}: its numbers lie in other files")
+    most = max(_SMALL_SET, _COMPRESSION * path.stat().st_size)
+    if item.size * item.dtype.itemsize > most:
+        raise DataError(f"{where}: too large for this file", got=str(item.shape)[:80])
+    try:
+        return np.asarray(item)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{where}: cannot be read", got=error) from None
+
+
 def hdf5_shapes(path: Path) -> Mapping[str, tuple[int, ...]]:
     """The data sets at the top of a file: name -> sizes after the first axis."""
     with open_hdf5(path) as file:
         return {
             name: tuple(item.shape[1:])
-            for name, item in file.items()
+            for name, item in hdf5_members(file)
             if getattr(item, "shape", ()) and item.dtype.kind in "fiub"
         }

@@ -17,7 +17,7 @@ __all__ = ["ENUMS", "MESSAGES", "SCALARS", "Field", "enum_values", "fields_of"]
 
 #: message -> its fields, in the order of their declaration
 MESSAGES: Mapping[str, str] = {
-    # not Caffe's own: the order of axes, in networks for detection
+    # not Caffe's own: PermuteParameter, and ceil_mode of PoolingParameter
     "PermuteParameter": """
         order:1:uint32*
     """,
@@ -213,6 +213,7 @@ MESSAGES: Mapping[str, str] = {
         kernel_size:2:uint32 kernel_h:5:uint32 kernel_w:6:uint32 stride:3:uint32=1 stride_h:7:uint32
         stride_w:8:uint32 engine:11:PoolingParameter.Engine=DEFAULT global_pooling:12:bool=false
         round_mode:13:PoolingParameter.RoundMode=CEIL
+        ceil_mode:1000:bool=true
     """,
     "PowerParameter": """
         power:1:float=1.0 scale:2:float=1.0 shift:3:float=0.0

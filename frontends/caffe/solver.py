@@ -66,7 +66,7 @@ def read_solver(
     """The solver of a prototxt file.
 
     ``net`` goes before the network that the file names. ``root`` is where files lie that solver
-    and network name (default: the solver's folder).
+    and network name, beside the solver's own folder.
     Raises ImportModelError, UnsupportedError, UsageError.
     """
     message = read_solver_or_net(path)
@@ -86,7 +86,7 @@ def solver_of(
     """The solver of a message that was read from ``path``."""
     for name, line in message.strangers():
         raise ImportModelError(f"no field {name!r:.80} in a solver", where=f"{path.name}:{line}")
-    find = finder(root or path.parent)
+    find = finder(*([root] if root else []), path.parent)
     for given in message.texts("weights"):
         if weights is None:
             weights = find(given)

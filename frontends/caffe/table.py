@@ -17,6 +17,7 @@ CONVERTERS: Mapping[str, Converter] = {
     # data
     "Data": data.data, "DummyData": data.dummy, "HDF5Data": data.hdf5, "ImageData": data.images,
     "Input": data.input_, "MemoryData": data.memory, "Parameter": data.parameter,
+    "Python": data.foreign,
     # on every element
     "AbsVal": neurons.absval, "Axpy": neurons.axpy, "BNLL": neurons.bnll, "Bias": neurons.bias,
     "Clip": neurons.clip, "Dropout": neurons.dropout, "ELU": neurons.elu,
@@ -71,7 +72,6 @@ REASONS: Mapping[str, str] = {
     "the program is compiled",
     "MultiBoxLoss": _DETECTION,
     "PriorBox": _DETECTION,
-    "Python": "runs Python code that the file names",
     "ROIPooling": _DETECTION,
     "Recurrent": "is no layer by itself; LSTM and RNN are",
     "WindowData": "cuts windows for object detection out of images while it reads",

@@ -219,6 +219,8 @@ def pooling(call: Call) -> list[Tensor]:
             _pair(call, given, "pad", 0), (1, 1),
         )  # fmt: skip
     method, ceil = given.text("pool"), given.text("round_mode") == "CEIL"
+    if given.has("ceil_mode"):  # of forks, before Caffe had round_mode
+        ceil = given.flag("ceil_mode")
     pooled = _pool(call, x, method, sizes, ceil)
     if len(call.tops) == 1 or method != "MAX":
         return [pooled]

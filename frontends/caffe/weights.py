@@ -7,7 +7,7 @@ order. Layers that the other side does not have are left alone, as Caffe does.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ...errors import ArtifactError, BrickcError, ImportModelError
 from .binary import StoredLayer, encode_net, read_net
-from .records import open_hdf5
+from .records import hdf5_array, hdf5_members, open_hdf5
 
 __all__ = ["ROLES", "load_caffemodel", "save_caffemodel", "stored_layers", "weights_for"]
 
@@ -25,6 +25,10 @@ Array = npt.NDArray[Any]
 #: the last part of a parameter's name, in the order in which layers have them
 ROLES = ("weight", "slope", "mean", "variance", "factor", "bias", "weight_static", "weight_h",
          "weight_o", "bias_o")  # fmt: skip
+
+
+#: groups of an HDF5 file
+_MOST_GROUPS = 100_000
 
 
 class HasState(Protocol):
@@ -90,16 +94,12 @@ def _read_hdf5(path: Path) -> list[StoredLayer]:
     """``data/LAYER/NUMBER`` as Caffe writes, or ``LAYER___PARAMETER`` as Mocha does."""
     with open_hdf5(path) as file:
         try:
-            if "data" in file and not hasattr(file["data"], "shape"):
-                layers = [
-                    StoredLayer(name, "", tuple(
-                        np.asarray(group[key], np.float32)
-                        for key in sorted(group, key=lambda k: (len(k), k))
-                    ))
-                    for name, group in _walk(file["data"], "")
-                ]  # fmt: skip
+            top = dict(hdf5_members(file))
+            data = top.get("data")
+            if data is not None and not hasattr(data, "shape"):
+                layers = list(_caffe_layers(data, path))
             else:
-                layers = _mocha(file)
+                layers = _mocha_layers(top, path)
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
             raise ImportModelError("cannot be read", where=path.name, got=error) from None
     layers = [layer for layer in layers if layer.blobs]
@@ -110,30 +110,34 @@ def _read_hdf5(path: Path) -> list[StoredLayer]:
     return layers
 
 
-def _walk(group: Any, above: str) -> list[tuple[str, Any]]:
-    """Groups that hold numbered data sets; layers' names may have slashes."""
-    found, todo = [], [(above, group, 0)]
+def _caffe_layers(data: Any, path: Path) -> Iterator[StoredLayer]:
+    """Groups that hold numbered data sets; layers' names may have slashes, which are groups."""
+    todo: list[tuple[str, Any]] = [("", data)]
+    seen: set[Any] = set()
     while todo:
-        name, here, depth = todo.pop()
-        if depth > 16:
-            raise ValueError("groups are nested too deeply")
-        members = {key: here[key] for key in here}
-        if members and all(hasattr(m, "shape") for m in members.values()):
-            found.append((name, here))
-            continue
-        for key, member in members.items():
-            if not hasattr(member, "shape"):
-                todo.append((f"{name}/{key}" if name else key, member, depth + 1))
-    return found
+        name, group = todo.pop()
+        if group.id in seen or len(seen) > _MOST_GROUPS:
+            raise ValueError("groups within themselves, or too many")
+        seen.add(group.id)
+        sets: dict[str, Any] = {}
+        for key, member in hdf5_members(group):
+            if hasattr(member, "shape"):
+                sets[key] = member
+            else:
+                todo.append((f"{name}/{key}" if name else key, member))
+        order = sorted(sets, key=lambda key: (len(key), key))
+        arrays = tuple(hdf5_array(sets[key], path).astype(np.float32) for key in order)
+        yield StoredLayer(name, "", arrays)
 
 
-def _mocha(file: Any) -> list[StoredLayer]:
+def _mocha_layers(top: Mapping[str, Any], path: Path) -> list[StoredLayer]:
     """Mocha.jl's parameters: its axes are reversed in the file, which makes them Caffe's."""
     layers: dict[str, dict[str, Array]] = {}
-    for key in file:
+    for key, item in top.items():
         layer, mark, role = key.rpartition("___")
-        if mark and hasattr(file[key], "shape") and file[key].dtype.kind in "fiu":
-            layers.setdefault(layer, {})[role] = np.asarray(file[key], np.float32)
+        if mark and hasattr(item, "shape"):
+            array = hdf5_array(item, path).astype(np.float32)
+            layers.setdefault(layer, {})[role] = array
     order = {"weight": 0, "filter": 0, "bias": 1}
     found = []
     for name, blobs in layers.items():

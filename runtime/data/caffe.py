@@ -20,6 +20,8 @@ from ...frontends.caffe.message import Message
 from ...frontends.caffe.records import (
     Database,
     decode_image,
+    hdf5_array,
+    hdf5_members,
     open_database,
     open_hdf5,
     read_lines,
@@ -31,9 +33,6 @@ __all__ = ["Transform", "layer_stream"]
 
 Array = npt.NDArray[Any]
 Find = Callable[[str], Path | None]
-
-#: bytes of one HDF5 data set that is kept in memory
-_LARGEST_SET = 2**32
 
 
 @dataclass(frozen=True)
@@ -240,18 +239,14 @@ def _read(files: Sequence[Path], tops: Sequence[str]) -> dict[str, Array]:
     for path in files:
         with open_hdf5(path) as file:
             rows = set()
+            members = dict(hdf5_members(file))
             for top in tops:
-                item = file.get(top)
-                if not getattr(item, "shape", ()) or item.dtype.kind not in "fiub":
+                item = members.get(top)
+                if not getattr(item, "shape", ()):
                     raise DataError(f"{path.name} has no numbers called {top!r}",
                                     got=", ".join(file))  # fmt: skip
-                if item.size * item.dtype.itemsize > _LARGEST_SET:
-                    raise DataError(f"{path.name}: {top} is too large", got=item.shape)
-                rows.add(item.shape[0])
-                try:
-                    parts[top].append(np.asarray(item))
-                except (OSError, RuntimeError) as error:
-                    raise DataError(f"{path.name} cannot be read", got=error) from None
+                parts[top].append(hdf5_array(item, path))
+                rows.add(len(parts[top][-1]))
             if len(rows) > 1:
                 raise DataError(f"{path.name}: data sets of different length", got=sorted(rows))
     if not files:

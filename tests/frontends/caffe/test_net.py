@@ -211,9 +211,16 @@ def test_everything_unsupported_is_listed_at_once() -> None:
         "net.prototxt:3 \"p\": 'Python' runs Python code",
         "net.prototxt:4 \"w\": 'WarpCTC' is none of",
         "net.prototxt:5 \"f\": 'Filter' how many examples",
-        "no field 'magic'",
+        "net.prototxt:6 \"r\": ReLU has no field 'magic'",
     ):
         assert part in message
+
+
+def test_engines_of_forks_change_nothing() -> None:
+    text = inputs_text({"x": (1, 2)}) + (
+        'layer { name: "b" type: "BatchNorm" bottom: "x" top: "y" batch_norm_param { engine: CUDNN } }'
+    )
+    assert model_of(text).outputs == ("y",)
 
 
 def test_unsupported_settings_are_listed_too() -> None:

@@ -94,6 +94,8 @@ def test_mean_pooling_padded() -> None:
         ("global_pooling: true", (2, 3, 1, 1)),
         # floor mode, which later versions have
         ("kernel_size: 3 stride: 2 round_mode: FLOOR", (2, 3, 2, 2)),
+        # the same by a field of forks
+        ("kernel_size: 3 stride: 2 ceil_mode: false", (2, 3, 2, 2)),
         # a window larger than the image is cut to it
         ("kernel_size: 6 stride: 3", (2, 3, 1, 1)),
     ],

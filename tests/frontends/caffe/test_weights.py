@@ -11,7 +11,7 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 import brickc as bc
-from brickc.errors import ArtifactError, ImportModelError
+from brickc.errors import ArtifactError, BrickcError, DataError, ImportModelError
 from brickc.frontends.caffe import load_caffemodel, load_net, save_caffemodel
 from brickc.frontends.caffe.binary import (
     StoredLayer,
@@ -194,6 +194,31 @@ def test_hdf5_without_weights(tmp_path: Path) -> None:
         file["something"] = [1, 2]
     with pytest.raises(ImportModelError, match="no weights"):
         load_net(NET, weights=tmp_path / "w.h5", shapes={"data": (1, 12, 12)})
+
+
+def test_hostile_hdf5(tmp_path: Path) -> None:
+    path = tmp_path / "w.h5"
+    with h5py.File(tmp_path / "else.h5", "w") as file:
+        file["secret"] = [1.0]
+    with h5py.File(path, "w") as file:  # links to other files are not followed
+        file["a___weight"] = h5py.ExternalLink(str(tmp_path / "else.h5"), "secret")
+    with pytest.raises(ImportModelError, match="no weights"):
+        load_net(NET, weights=path, shapes={"data": (1, 12, 12)})
+    with h5py.File(path, "w") as file:  # numbers that take no room in the file
+        file.create_dataset("a___weight", (2**20, 2**20), np.float32, chunks=(1, 1024))
+    with pytest.raises(DataError, match="too large for this file"):
+        load_net(NET, weights=path, shapes={"data": (1, 12, 12)})
+    with h5py.File(path, "w") as file:  # a group within itself
+        group = file.create_group("data").create_group("a")
+        for k in range(9):
+            group[f"g{k}"] = group
+    with pytest.raises(ImportModelError, match="within themselves"):
+        load_net(NET, weights=path, shapes={"data": (1, 12, 12)})
+    whole = path.read_bytes()
+    for k in range(0, len(whole), 97):
+        path.write_bytes(whole[:k] + bytes([whole[k] ^ 0x55]) + whole[k + 1 :])
+        with pytest.raises(BrickcError):
+            load_net(NET, weights=path, shapes={"data": (1, 12, 12)})
 
 
 def test_statistics_are_blobs(tmp_path: Path) -> None:

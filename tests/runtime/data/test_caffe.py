@@ -178,3 +178,4 @@ def test_files_stay_in_their_folder(tmp_path: Path) -> None:
         assert find(name) is None
     assert find("any/where/fine") == (inside / "fine").resolve()
     assert find("fine") == (inside / "fine").resolve()
+    assert finder(inside, tmp_path)("secret") == (tmp_path / "secret").resolve()
