@@ -105,5 +105,7 @@ def test_large_networks_equal_the_interpreter(
     target: str, name: str, dtype: str, part: float
 ) -> None:
     if target == "c" and name == "googlenet":
-        pytest.skip("minutes of the C compiler; AlexNet and the random networks have the same kernels")
+        pytest.skip(
+            "minutes of the C compiler; AlexNet and the random networks have the same kernels"
+        )
     step_agrees(bc.zoo.model(name, dtype=dtype), target, (1,), part)
