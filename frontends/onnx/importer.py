@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import BrickcError, DtypeError, ImportModelError, UnsupportedError
-from ...ir.brick import Array
+from ...ir.brick import Array, Leaf
 from ...ir.bricks.source import DimSize
 from ...ir.dims import Dim, Size, dims_of
 from ...ir.initializers import Initializer
@@ -30,6 +30,7 @@ from .names import Names
 from .node import Node
 from .package import onnx_package
 from .reading import DTYPES, array_of, opset_of, printable
+from .signature import Signature
 from .sizes import fold
 from .table import find, takes
 from .values import Failed, Item, Known, Listed, Stored, TooLargeError, plain_sizes
@@ -114,6 +115,7 @@ class Importer:
         self.frozen = frozenset(frozen)
         self.opsets = opset_of(proto, file)
         self.functions = self._local_functions()
+        self.signature = Signature.of(proto.graph)
         self.names = Names()
         self.dims: dict[str, Dim] = {}
         self.weights: dict[str, Array] = {}
@@ -134,7 +136,10 @@ class Importer:
     def run(self) -> Model:
         """The model. Raises UnsupportedError that lists all that is not supported."""
         name = self.names.clean(self.proto.graph.name, "model")
-        model = Model(self.outputs(), name=name, weights=self.weights, updates=self.updates)
+        outputs = self.outputs()
+        kept = self._reached([*outputs.values(), *self.updates.values()])
+        weights = {k: w for k, w in self.weights.items() if k in kept}
+        model = Model(outputs, name=name, weights=weights, updates=self.updates)
         graph = model.inference()
         known = {n for i in graph.inputs.values() for n in graph.node(i).type.dims}
         for node in graph.nodes():
@@ -147,6 +152,16 @@ class Importer:
                     where=str(node.origin), hint="give that input a fixed shape",
                 )  # fmt: skip
         return model
+
+    def _reached(self, roots: Sequence[Tensor]) -> set[str]:
+        """Names of the leaves that the roots depend on: other weights are not needed."""
+        seen: set[Tensor] = set(roots)
+        stack = list(roots)
+        while stack:
+            fresh = [o for o in stack.pop().operands if o not in seen]
+            seen.update(fresh)
+            stack.extend(fresh)
+        return {t.brick.name for t in seen if isinstance(t.brick, Leaf)}
 
     def outputs(self) -> dict[str, Tensor]:
         """The graph's outputs as tensors."""
@@ -225,7 +240,8 @@ class Importer:
                 type = TensorType.of(dtype, tuple(tensor.dims))
             except BrickcError as error:
                 raise error.at(where) from None
-            return Stored(self.names.unique(tensor.name, "weight"), type, load)
+            weight = is_input or not self.signature.is_constant(tensor.name)
+            return Stored(self.names.unique(tensor.name, "weight"), type, load, weight)
         try:
             return Known(load())
         except UnsupportedError as error:
@@ -289,9 +305,15 @@ class Importer:
         return self.dims[text]
 
     def parameter(self, stored: Stored) -> Tensor:
-        """The parameter that an initializer is. Its layer is the first node that uses it."""
+        """The parameter that an initializer is. Its layer is the first node that uses it.
+
+        A mask with infinities in it is a constant, whatever it is called.
+        """
         if stored.leaf is None:
             array = self._fitting(stored)
+            if not stored.trained or not np.isfinite(array).all():
+                stored.leaf = trace.literal(array, stored.type.dtype)
+                return stored.leaf
             stored.leaf = trace.parameter(stored.name, array.shape, _FROM_FILE, stored.type.dtype)
             self.weights[stored.name] = array
         return stored.leaf

@@ -74,12 +74,16 @@ class Failed:
 class Stored:
     """An initializer that training may change: a parameter once a node uses it as a tensor."""
 
-    def __init__(self, name: str, type: TensorType, load: Callable[[], Array]) -> None:
+    def __init__(
+        self, name: str, type: TensorType, load: Callable[[], Array], trained: bool = True
+    ) -> None:
         self.name = name
         self.type = type
+        #: False for what the file says is no weight: a mask, a table
+        self.trained = trained
         self._load = load
         self._array: Array | None = None
-        #: the parameter or state that was made of it
+        #: the parameter, state or constant that was made of it
         self.leaf: Tensor | None = None
 
     @property

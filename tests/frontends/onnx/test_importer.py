@@ -382,3 +382,34 @@ def test_indices_are_integers() -> None:
     proto = model([helper.make_node("Gather", ["x", "i"], ["y"])], {"x": (4, 3), "i": (2,)})
     with pytest.raises(ImportModelError, match="indices are no integers"):
         bc.from_onnx(proto)
+
+
+def test_folded_constants_are_not_trained() -> None:
+    """Exporters note what a folded value was made of; a mask with infinities needs no note."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "turned"], ["h"]),
+        helper.make_node("Mul", ["h", "scale"], ["s"]),
+        helper.make_node("Add", ["s", "mask"], ["y"]),
+    ]
+    weights = (
+        array("turned", np.ones((3, 2))), array("scale", [0.5]), array("mask", [0, -np.inf]),
+    )  # fmt: skip
+    proto = model(nodes, {"x": (2, 3)}, ("y",), weights)
+    assert set(bc.from_onnx(proto).parameters) == {"turned", "scale"}
+    note = "pkg.torch.export.ExportedProgram.graph_signature"
+    proto.graph.metadata_props.add(key=note, value="p_w: PARAMETER target='w'\n")
+    for name, made_of in (("turned", "['w']"), ("scale", "['val_1', 'val_2']")):
+        value = proto.graph.value_info.add(name=name)
+        value.metadata_props.add(key="pkg.onnxscript.optimizer.folded_from", value=made_of)
+    assert set(bc.from_onnx(proto).parameters) == {"turned"}
+
+
+def test_weights_that_nothing_needs() -> None:
+    """A batch norm in training mode whose new statistics are not asked for."""
+    names = ["scale", "bias", "mean", "var"]
+    node = helper.make_node(
+        "BatchNormalization", ["x", *names], ["y", "m", "v"], training_mode=1
+    )  # fmt: skip
+    stats = tuple(array(n, [1, 1]) for n in names)
+    found = bc.from_onnx(model([node], {"x": (4, 2, 3)}, ("y",), stats))
+    assert set(found.weights or ()) == {"scale", "bias"}
