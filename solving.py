@@ -68,6 +68,9 @@ def prepare(
     dataset = load(data) if data is not None else None
     example = tuple(dataset.train.x.shape[1:]) if dataset is not None else None
     imported = solver.net(example, shapes or {})
+    if imported.model.loss is None:
+        raise UsageError(f"{path.name}: the network {imported.model.name} has no loss to train on",
+                         hint="a solver trains a network with a loss layer")  # fmt: skip
     chosen = seed if seed is not None else (solver.seed or 0)
     plan = solver.plan if max_iter is None else replace(solver.plan, max_iter=max_iter)
     if dataset is not None:
