@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .compiler.optimizers import Optimizer
 from .errors import DataError, UsageError
 from .frontends.caffe.data import DATA_LAYERS, batch_of
 from .frontends.caffe.files import finder
@@ -19,7 +20,7 @@ from .runtime.data.stream import Joined, SplitExamples, Stream
 from .runtime.iterations import Batches, Iterations
 from .training import input_names
 
-__all__ = ["Training", "prepare", "runs_solver"]
+__all__ = ["Training", "prepare", "runs_solver", "solver_optimizer"]
 
 #: examples in a batch of a network without data layers
 _BATCH = 64
@@ -42,6 +43,11 @@ def runs_solver(spec: str) -> bool:
     from .frontends.caffe import read_solver_or_net
 
     return read_solver_or_net(Path(spec)).kind == "SolverParameter"
+
+
+def solver_optimizer(spec: str) -> Optimizer:
+    """The optimizer that a solver's prototxt asks for."""
+    return read_solver(Path(spec)).optimizer
 
 
 def prepare(
