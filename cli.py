@@ -56,6 +56,8 @@ Ranges = Annotated[
     list[str] | None, typer.Option("--range", help="DIM=LO:HI: a dim's range, e.g. N=1:1024.")
 ]
 Target = Annotated[str, typer.Option(help="What to compile for; see `brickc targets`.")]
+#: what trains where nothing else is said
+_OPTIMIZER = "sgd:lr=0.01"
 OptimizerOption = Annotated[
     str, typer.Option("--optimizer", help="e.g. sgd:lr=0.1,momentum=0.9 or adam:lr=0.001.")
 ]
@@ -72,7 +74,7 @@ def compile_command(
     target: Target = "numpy",
     shape: Shapes = None,
     range_: Ranges = None,
-    optimizer: OptimizerOption = "sgd:lr=0.01",
+    optimizer: OptimizerOption = "",
     function: Annotated[
         list[str] | None, typer.Option(help="Only these of infer, evaluate, train_step.")
     ] = None,
@@ -387,7 +389,7 @@ def dump(
     target: Target = "numpy",
     shape: Shapes = None,
     range_: Ranges = None,
-    optimizer: OptimizerOption = "sgd:lr=0.01",
+    optimizer: OptimizerOption = "",
     as_json: Json = False,
 ) -> None:
     """Print one stage of MODEL's compilation."""
@@ -457,7 +459,7 @@ def explain(
     target: Target = "numpy",
     shape: Shapes = None,
     range_: Ranges = None,
-    optimizer: OptimizerOption = "sgd:lr=0.01",
+    optimizer: OptimizerOption = "",
     edges: Annotated[bool, typer.Option(help="Also say for every edge why.")] = False,
     timed: Annotated[
         bool, typer.Option("--time", help="Run it: time and rates of every kernel (target c).")
@@ -631,11 +633,14 @@ def _compile(
 ) -> Program:
     from .compiler.optimizers import parse_optimizer
     from .program import compile
+    from .solving import runs_solver, solver_optimizer
 
+    # without the option a solver brings its own optimizer
+    own = not optimizer and runs_solver(spec)
     return compile(
         _model(spec, shapes, ranges, loss),
         target,
-        optimizer=parse_optimizer(optimizer),
+        optimizer=solver_optimizer(spec) if own else parse_optimizer(optimizer or _OPTIMIZER),
         functions=functions,
         memory_limit=_bytes(memory_limit),
         seed=seed,

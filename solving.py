@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .compiler.optimizers import Optimizer
 from .errors import DataError, UsageError
 from .frontends.caffe.data import DATA_LAYERS, batch_of
 from .frontends.caffe.files import finder
@@ -19,7 +20,7 @@ from .runtime.data.stream import Joined, SplitExamples, Stream
 from .runtime.iterations import Batches, Iterations
 from .training import input_names
 
-__all__ = ["Training", "prepare", "runs_solver"]
+__all__ = ["Training", "prepare", "runs_solver", "solver_optimizer"]
 
 #: examples in a batch of a network without data layers
 _BATCH = 64
@@ -42,6 +43,11 @@ def runs_solver(spec: str) -> bool:
     from .frontends.caffe import read_solver_or_net
 
     return read_solver_or_net(Path(spec)).kind == "SolverParameter"
+
+
+def solver_optimizer(spec: str) -> Optimizer:
+    """The optimizer that a solver's prototxt asks for."""
+    return read_solver(Path(spec)).optimizer
 
 
 def prepare(
@@ -68,6 +74,9 @@ def prepare(
     dataset = load(data) if data is not None else None
     example = tuple(dataset.train.x.shape[1:]) if dataset is not None else None
     imported = solver.net(example, shapes or {})
+    if imported.model.loss is None:
+        raise UsageError(f"{path.name}: the network {imported.model.name} has no loss to train on",
+                         hint="a solver trains a network with a loss layer")  # fmt: skip
     chosen = seed if seed is not None else (solver.seed or 0)
     plan = solver.plan if max_iter is None else replace(solver.plan, max_iter=max_iter)
     if dataset is not None:

@@ -87,9 +87,12 @@ def _ir_text(path: Path) -> Model:
 
 
 def _prototxt(path: Path, weights: Path | None = None, shapes: Sequence[str] = ()) -> Model:
-    """A network of Caffe, with the weights of a file if there is one."""
-    from .caffe import load_net
+    """A network of Caffe, a solver's too, with the weights of a file if there is one."""
+    from .caffe import load_net, read_solver_or_net
+    from .caffe.solver import read_solver
 
+    if read_solver_or_net(path).kind == "SolverParameter":
+        return read_solver(path, weights=weights).net(None, input_sizes(shapes)).model
     return load_net(path, weights=weights, shapes=input_sizes(shapes)).model
 
 

@@ -20,6 +20,9 @@ __all__ = ["Batches", "Iterations", "Tested"]
 
 Array = npt.NDArray[Any]
 
+#: the state that holds the learning rate
+_RATE = "optimizer.lr"
+
 
 class Runnable(Protocol):
     """A compiled program."""
@@ -76,15 +79,15 @@ class Iterations:
         plan = self.plan
         first = self._resume()
         recent: deque[float] = deque(self.losses[-plan.average_loss :], plan.average_loss)
-        key = "optimizer.lr"
-        dtype = self.program.state_dict()[key].dtype if first < plan.max_iter else None
+        # a network in which nothing is trained has no rate
+        rate = self.program.state_dict().get(_RATE)
         for iteration in range(first, plan.max_iter):
             due = plan.test_interval and iteration % plan.test_interval == 0
             if due and (iteration or plan.test_initialization) and not self._has(iteration):
                 self._measure(iteration)
-            self.program.load_state_dict(
-                {key: np.asarray(self.rate(iteration), dtype)}, strict=False
-            )
+            if rate is not None:
+                now = np.asarray(self.rate(iteration), rate.dtype)
+                self.program.load_state_dict({_RATE: now}, strict=False)
             parts = []
             for part in range(plan.iter_size):
                 batch = self.train.batch(iteration * plan.iter_size + part)

@@ -257,6 +257,17 @@ def test_a_solver_that_makes_no_sense(arguments: list[str], code: int, message: 
     assert message in done.output
 
 
+def test_a_solver_compiles_its_network(tmp_path: Path) -> None:
+    solver = str(CAFFE / "lenet_solver.prototxt")
+    shape = ("--shape", "data=N,1,28,28")
+    ok("compile", solver, "-o", str(tmp_path / "a"), *shape)
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    assert "ip2.weight/momentum" in manifest["leaves"]
+    ok("compile", solver, "-o", str(tmp_path / "b"), *shape, "--optimizer", "sgd:lr=0.1")
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert "ip2.weight/momentum" not in manifest["leaves"]
+
+
 def test_options_of_solvers_alone() -> None:
     done = call("train", "zoo:mlp", "--max-iter", "3")
     assert done.exit_code == 2

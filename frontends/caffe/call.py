@@ -65,6 +65,8 @@ class Net:
     owners: dict[tuple[bool, str], int] = field(default_factory=dict)
     #: first values that no distribution describes
     weights: dict[str, Array] = field(default_factory=dict)
+    #: what a Filter lets through: blob -> [N], true where an example counts
+    masks: dict[Tensor, Tensor] = field(default_factory=dict)
     #: state -> what it becomes in a training step
     updates: dict[Tensor, Tensor] = field(default_factory=dict)
     #: size of axis 0 that becomes N, and N
@@ -112,6 +114,8 @@ class Call:
     training: bool
     #: tops whose values are to be integers
     integer_tops: frozenset[str] = frozenset()
+    #: true where an example counts; None if all do
+    mask: Tensor | None = None
     #: blobs made so far
     _made: int = 0
 

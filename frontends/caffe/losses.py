@@ -25,12 +25,21 @@ __all__ = ["accuracy", "contrastive", "euclidean", "hinge", "infogain", "multino
 _LEAST = 1e-20
 
 
-def _all(x: Tensor) -> Tensor:
+def _all(call: Call, x: Tensor) -> Tensor:
+    """The sum of what belongs to examples that count; axis 0 of x are the examples."""
+    if call.mask is not None:
+        wide = call.mask.reshape(x.shape[0], *(1,) * (x.rank - 1))
+        x = fn.where(wide, x, 0.0)
     return fn.reduce_sum(x, tuple(range(x.rank)))
 
 
-def _count(x: Tensor, sizes: Sequence[Size]) -> Tensor:
-    return trace.call(dim_size, x, product(sizes), x.dtype)
+def _count(call: Call, x: Tensor, sizes: Sequence[Size]) -> Tensor:
+    """How many elements there are; the first of the sizes are the examples."""
+    if call.mask is None or not sizes:
+        return trace.call(dim_size, x, product(sizes), x.dtype)
+    some = fn.reduce_sum(call.mask.astype(x.dtype), (0,))
+    rest = trace.call(dim_size, x, product(sizes[1:]), x.dtype)
+    return fn.maximum(some * rest, 1.0)
 
 
 def _labels(call: Call, x: Tensor, axis: int, *, anything: bool = False) -> Tensor:
@@ -57,13 +66,13 @@ def _normalizer(call: Call, x: Tensor, labels: Sequence[Size], outer: Sequence[S
     """What a loss is divided by, at least 1; ``valid`` is 1 where a label counts."""
     match mode:
         case "NONE":
-            return _count(x, ())
+            return _count(call, x, ())
         case "BATCH_SIZE":
-            return _count(x, outer)
+            return _count(call, x, outer)
         case "VALID" if valid is not None:
-            return fn.maximum(_all(valid), 1.0)
+            return fn.maximum(_all(call, valid), 1.0)
         case _:
-            return _count(x, labels)
+            return _count(call, x, labels)
 
 
 def _mode(call: Call, default: str) -> str:
@@ -92,7 +101,7 @@ def softmax(call: Call) -> list[Tensor]:
     ignores = call.sub("loss_param").has("ignore_label")
     labels = _labels(call, x, axis, anything=ignores)
     mode = _mode(call, "VALID")
-    plain = axis == 1 and not ignores
+    plain = axis == 1 and not ignores and call.mask is None
     if plain and (mode in ("VALID", "FULL") or (mode == "BATCH_SIZE" and x.rank == 2)):
         loss = fn.softmax_loss(x, labels)
     else:
@@ -101,7 +110,7 @@ def softmax(call: Call) -> list[Tensor]:
         valid = _valid(call, labels, x)
         each = each if valid is None else each * valid
         outer = x.shape[:axis]
-        loss = _all(each) / _normalizer(call, x, labels.shape, outer, mode, valid)
+        loss = _all(call, each) / _normalizer(call, x, labels.shape, outer, mode, valid)
     return [loss, fn.softmax(x, axis)] if len(call.tops) > 1 else [loss]
 
 
@@ -114,7 +123,7 @@ def euclidean(call: Call) -> list[Tensor]:
     ):  # fmt: skip
         raise call.fail("the bottoms do not fit", got=f"{a.type} and {b.type}")
     gap = a - (b if a.shape == b.shape else b.reshape(*a.shape))
-    return [_all(fn.square(gap)) * 0.5 / _count(a, a.shape[:1])]
+    return [_all(call, fn.square(gap)) * 0.5 / _count(call, a, a.shape[:1])]
 
 
 def hinge(call: Call) -> list[Tensor]:
@@ -132,7 +141,7 @@ def hinge(call: Call) -> list[Tensor]:
     margins = fn.relu(fn.where(right, fn.neg(flat), flat) + 1.0)
     if call.sub("hinge_loss_param").text("norm") == "L2":
         margins = fn.square(margins)
-    return [_all(margins) / _count(x, x.shape[:1])]
+    return [_all(call, margins) / _count(call, x, x.shape[:1])]
 
 
 def contrastive(call: Call) -> list[Tensor]:
@@ -158,7 +167,7 @@ def contrastive(call: Call) -> list[Tensor]:
         level = fn.stop_gradient(fn.sqrt(far))
         distance = level + (far - fn.stop_gradient(far)) / ((level + 1e-4) * 2.0)
         apart = fn.square(fn.relu(margin - distance))
-    return [_all(fn.where(alike, far, apart)) * 0.5 / _count(a, a.shape[:1])]
+    return [_all(call, fn.where(alike, far, apart)) * 0.5 / _count(call, a, a.shape[:1])]
 
 
 def multinomial(call: Call) -> list[Tensor]:
@@ -176,7 +185,7 @@ def multinomial(call: Call) -> list[Tensor]:
     floor = fn.stop_gradient(fn.maximum(chance, _LEAST))
     # below the threshold the slope is still that of the logarithm there
     logarithm = fn.log(floor) + (chance - fn.stop_gradient(chance)) / floor
-    return [fn.neg(_all(logarithm)) / _count(x, x.shape[:1])]
+    return [fn.neg(_all(call, logarithm)) / _count(call, x, x.shape[:1])]
 
 
 def infogain(call: Call) -> list[Tensor]:
@@ -208,7 +217,7 @@ def infogain(call: Call) -> list[Tensor]:
     valid = _valid(call, labels, x)
     each = each if valid is None else each * valid
     mode = call.sub("loss_param").text("normalization")
-    loss = _all(each) / _normalizer(call, x, labels.shape, x.shape[:axis], mode, valid)
+    loss = _all(call, each) / _normalizer(call, x, labels.shape, x.shape[:axis], mode, valid)
     return [loss, fn.softmax(x, axis)] if len(call.tops) > 1 else [loss]
 
 
@@ -246,7 +255,7 @@ def sigmoid(call: Call) -> list[Tensor]:
         valid = fn.not_equal(t, float(given.integer("ignore_label"))).astype(x.dtype)
         each = fn.where(fn.not_equal(valid, 0.0), each, 0.0)
     mode = _mode(call, "BATCH_SIZE")
-    return [_all(each) / _normalizer(call, x, x.shape, x.shape[:1], mode, valid)]
+    return [_all(call, each) / _normalizer(call, x, x.shape, x.shape[:1], mode, valid)]
 
 
 def accuracy(call: Call) -> list[Tensor]:
@@ -270,13 +279,17 @@ def accuracy(call: Call) -> list[Tensor]:
     if ignores:
         valid = fn.not_equal(labels, given.integer("ignore_label")).astype("f32")
         hits = hits * valid
-    total = _count(hits, labels.shape) if valid is None else fn.maximum(_all(valid), 1.0)
-    tops = [_all(hits) / total]
+    total = (
+        _count(call, hits, labels.shape) if valid is None else fn.maximum(_all(call, valid), 1.0)
+    )
+    tops = [_all(call, hits) / total]
     if len(call.tops) > 1:
         member = right.astype("f32")
         wide = (*labels.shape[:axis], 1, *labels.shape[axis:])
         if valid is not None:
             member = member * valid.reshape(*wide)
+        if call.mask is not None:
+            member = member * call.mask.astype("f32").reshape(x.shape[0], *(1,) * (x.rank - 1))
         axes = tuple(a for a in range(x.rank) if a != axis)
         there = fn.reduce_sum(member, axes)
         found = fn.reduce_sum(member * hits.reshape(*wide), axes)

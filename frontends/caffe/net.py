@@ -27,7 +27,15 @@ from ..trace import Tensor
 from .call import Call, Facts, Net, check_size, has_dim
 from .data import DATA_LAYERS, foreign_problem
 from .message import Message
-from .table import CONVERTERS, INDEX_BOTTOMS, LOSSES, REASONS, TRANSPARENT
+from .table import (
+    BY_EXAMPLE,
+    BY_EXAMPLE_BESIDE_AXIS_0,
+    CONVERTERS,
+    INDEX_BOTTOMS,
+    LOSSES,
+    REASONS,
+    TRANSPARENT,
+)
 
 __all__ = ["Imported", "Settings", "build"]
 
@@ -35,6 +43,8 @@ Array = npt.NDArray[Any]
 
 #: fields of a layer that do not change what it computes
 _ASIDE = frozenset(("include", "exclude", "phase", "loss_weight", "blobs"))
+#: where blobs behind a Filter may end, beside losses
+_ENDS = ("Accuracy", "Silence", "HDF5Output")
 #: layers of a problem list that are shown
 _MOST_PROBLEMS = 200
 _PHASES = ("TRAIN", "TEST")
@@ -184,7 +194,10 @@ def _integers(layers: Sequence[Message]) -> frozenset[str]:
         if type in ("Data", "ImageData", "MemoryData"):
             seconds.update(tops[1:2])
         for k, bottom in enumerate(bottoms):
-            if type in TRANSPARENT:
+            if type == "Filter":
+                if k < len(tops):  # the selector, which comes last, may be anything
+                    uses.setdefault(bottom, set()).update(uses.get(tops[k], set()))
+            elif type in TRANSPARENT:
                 for top in tops:
                     uses.setdefault(bottom, set()).update(uses.get(top, set()))
                     ends.setdefault(bottom, set()).add(top)
@@ -300,7 +313,11 @@ class _Trace:
                     for k, b in enumerate(bottoms)]  # fmt: skip
             call = Call(layer, name, read, self.net, training, self.integers)
             try:
+                call.mask = self._mask(call, bottoms)
                 tops = CONVERTERS[layer.text("type")](call)
+                if call.mask is not None and layer.text("type") not in (*LOSSES, *_ENDS):
+                    for top in tops:
+                        self.net.masks.setdefault(top, call.mask)
                 for top in tops:
                     check_size(call, top)
             except UnsupportedError as error:
@@ -312,6 +329,28 @@ class _Trace:
                 raise error.at(call.where) from None
         self.memory[key] = tops
         return tops
+
+    def _mask(self, call: Call, bottoms: Sequence[Tensor]) -> Tensor | None:
+        """The examples that a Filter before this layer lets through; None if there is none."""
+        masks = [self.net.masks.get(b) for b in bottoms]
+        found = next((m for m in masks if m is not None), None)
+        if found is None:
+            return None
+        type = call.layer.text("type")
+        many = masks[:-1] if type == "Filter" else masks[:2] if type == "InfogainLoss" else masks
+        if any(m is not found for m in many):
+            raise call.unsupported("some of its bottoms are behind a Filter, others are not")
+        if type in BY_EXAMPLE or type in LOSSES or type in _ENDS:
+            return found
+        # the axis is 1 unless the layer says otherwise
+        settings = [
+            v for f in call.layer.values if f.endswith("_param") for v in call.layer.subs(f)
+        ]
+        first = any("axis" in given.values and given.integer("axis") <= 0 for given in settings)
+        if type in BY_EXAMPLE_BESIDE_AXIS_0 and not first:
+            return found
+        raise call.unsupported("behind a Filter, which leaves a number of examples that only the "
+                               "data tell")  # fmt: skip
 
     def _losses(self, layer: Message, made: Sequence[Tensor], phase: _Phase) -> None:
         weights = layer.reals("loss_weight")
@@ -334,6 +373,13 @@ class _Trace:
         assert shown is not None
         total = _chosen(_total(train), _total(test))
         rest = {n: t for n, t in shown.unread.items() if t is not self.net.inputs.get(n)}
+        hidden = [n for n, t in rest.items() if t in self.net.masks]
+        if hidden:
+            raise UnsupportedError(
+                "how many examples a Filter lets through depends on the data, and sizes are fixed "
+                "when the program is compiled: only losses and accuracies may be behind it",
+                where=self.net.file, got=f"output {hidden[0]!r}",
+            )  # fmt: skip
         outputs: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
         if total is None:
@@ -350,7 +396,7 @@ class _Trace:
                     fits = other.type == tensor.type
                     metrics[_apart(blob)] = trace.call(by_mode, other if fits else tensor, tensor)
             for blob, tensor in (shown.judged["Accuracy"] or shown.judged["Loss"]).items():
-                if not isinstance(tensor.brick, Input):
+                if not isinstance(tensor.brick, Input) and tensor not in self.net.masks:
                     outputs.setdefault(_apart(blob), tensor)
         if total is None and not outputs:
             raise ImportModelError("the network computes nothing", where=self.net.file)

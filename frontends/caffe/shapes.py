@@ -15,8 +15,8 @@ from ..trace import Tensor
 from .call import LARGEST_BLOB, Call, axis_of, fixed
 
 __all__ = [
-    "argmax", "batch_reindex", "concat", "crop", "embed", "flatten", "permute", "reduction",
-    "reshape", "silence", "slice_", "split", "tile",
+    "argmax", "batch_reindex", "concat", "crop", "embed", "filter_", "flatten", "permute",
+    "reduction", "reshape", "silence", "slice_", "split", "tile",
 ]  # fmt: skip
 
 #: the largest top_k: each step looks at everything once
@@ -31,6 +31,34 @@ def split(call: Call) -> list[Tensor]:
 def silence(call: Call) -> list[Tensor]:
     """Bottoms that nobody wants; also what HDF5Output is here: nothing is written."""
     return []
+
+
+def filter_(call: Call) -> list[Tensor]:
+    """The examples whose selector, the last bottom, is not 0.
+
+    Sizes are fixed when a program is compiled, so the others stay, as zeros, and every loss and
+    accuracy behind leaves them out: their values and gradients are Caffe's.
+    """
+    call.expect(2, 10_000)
+    selector = call.bottoms[-1]
+    if selector.rank < 1 or product(selector.shape) != selector.shape[0]:
+        raise call.fail("the selector has one number for each example", got=selector.type)
+    if len(call.tops) != len(call.bottoms) - 1:
+        raise call.fail("one top for each bottom but the selector", got=len(call.tops))
+    zero = 0 if selector.dtype.is_integer else 0.0
+    mask = fn.not_equal(fn.stop_gradient(selector).reshape(selector.shape[0]), zero)
+    if call.mask is not None:
+        mask = fn.logical_and(mask, call.mask)
+    tops = []
+    for bottom in call.bottoms[:-1]:
+        if bottom.rank < 1 or bottom.shape[0] != selector.shape[0]:
+            raise call.fail("the bottoms differ in their number of examples", got=bottom.type,
+                            expected=selector.type)  # fmt: skip
+        wide = mask.reshape(bottom.shape[0], *(1,) * (bottom.rank - 1))
+        tops.append(fn.where(wide, bottom, 0 if bottom.dtype.is_integer else 0.0))
+    for top in tops:
+        call.net.masks[top] = mask
+    return tops
 
 
 def flatten(call: Call) -> list[Tensor]:

@@ -8,7 +8,15 @@ from ..trace import Tensor
 from . import data, losses, neurons, norms, recurrent, shapes, vision
 from .call import Call
 
-__all__ = ["CONVERTERS", "INDEX_BOTTOMS", "LOSSES", "REASONS", "TRANSPARENT"]
+__all__ = [
+    "BY_EXAMPLE",
+    "BY_EXAMPLE_BESIDE_AXIS_0",
+    "CONVERTERS",
+    "INDEX_BOTTOMS",
+    "LOSSES",
+    "REASONS",
+    "TRANSPARENT",
+]
 
 Converter = Callable[[Call], list[Tensor]]
 
@@ -34,7 +42,8 @@ CONVERTERS: Mapping[str, Converter] = {
     "BatchNorm": norms.batch_norm, "LRN": norms.lrn, "MVN": norms.mvn, "Softmax": norms.softmax,
     # shapes and reductions
     "ArgMax": shapes.argmax, "BatchReindex": shapes.batch_reindex, "Concat": shapes.concat,
-    "Crop": shapes.crop, "Embed": shapes.embed, "Flatten": shapes.flatten,
+    "Crop": shapes.crop, "Embed": shapes.embed, "Filter": shapes.filter_,
+    "Flatten": shapes.flatten,
     "HDF5Output": shapes.silence, "Permute": shapes.permute, "Reduction": shapes.reduction,
     "Reshape": shapes.reshape, "Silence": shapes.silence, "Slice": shapes.slice_,
     "Split": shapes.split, "Tile": shapes.tile,
@@ -62,14 +71,23 @@ INDEX_BOTTOMS: Mapping[str, frozenset[int]] = {
 TRANSPARENT = frozenset(("Concat", "Flatten", "HDF5Output", "Permute", "Reshape", "Silence",
                          "Slice", "Split", "Tile"))  # fmt: skip
 
+#: types that treat every example by itself, so that a Filter may stand before them
+BY_EXAMPLE = frozenset(
+    ("AbsVal", "BNLL", "Clip", "Convolution", "ConvolutionDepthwise", "Deconvolution",
+     "DepthwiseConvolution", "Dropout", "ELU", "Eltwise", "Embed", "Exp", "Filter", "LRN", "Log",
+     "MVN", "PReLU", "Pooling", "Power", "ReLU", "ReLU6", "SPP", "Sigmoid", "Split", "Swish",
+     "TanH", "Threshold")
+)  # fmt: skip
+#: the same, where the axis that they work on is not that of the examples
+BY_EXAMPLE_BESIDE_AXIS_0 = frozenset(("ArgMax", "Concat", "Flatten", "InnerProduct", "Scale",
+                                      "Bias", "Slice", "Softmax", "Tile"))  # fmt: skip
+
 _DETECTION = "belongs to a library for object detection"
 
 #: why a type that is known is not here
 REASONS: Mapping[str, str] = {
     "AnnotatedData": _DETECTION,
     "DetectionOutput": _DETECTION,
-    "Filter": "how many examples it lets through depends on the data, and sizes are fixed when "
-    "the program is compiled",
     "MultiBoxLoss": _DETECTION,
     "PriorBox": _DETECTION,
     "ROIPooling": _DETECTION,

@@ -60,8 +60,11 @@ class Transform:
                 raise given.fail("both mean_file and mean_value are given", "mean_value")
             path = find(given.text("mean_file"))
             if path is None:
-                raise DataError("the mean image is not there", where=given.place_of("mean_file"),
-                                got=repr(given.text("mean_file"))[:100])  # fmt: skip
+                raise DataError(
+                    "the mean image is not there", where=given.place_of("mean_file"),
+                    got=repr(given.text("mean_file"))[:100],
+                    hint="replace the data: --data …, or say where it lies: --root FOLDER",
+                )  # fmt: skip
             blob = read_blob(path)
             if blob.ndim < 3 or blob.size != np.prod(blob.shape[-3:]):
                 raise DataError(f"{path.name} is no mean image", got=list(blob.shape))

@@ -200,6 +200,22 @@ def test_refused(data: str, tmp_path: Path) -> None:
         prepare(path, data=data)
 
 
+def test_networks_without_a_loss_or_anything_to_train(data: str, tmp_path: Path) -> None:
+    path = tmp_path / "solver.prototxt"
+    net = (
+        'layer { name: "d" type: "Data" top: "x" data_param { source: "mnist" batch_size: 4 } }'
+        'layer { name: "f" type: "InnerProduct" bottom: "x" top: "y" PARAM inner_product_param { num_output: 1 } }'
+    )
+    path.write_text(f"base_lr: 0.1 max_iter: 2 net_param {{ {net.replace('PARAM', '')} }}")
+    with pytest.raises(UsageError, match="no loss to train on"):
+        prepare(path, data=data)
+    frozen = net.replace("PARAM", "loss_weight: 1 param { lr_mult: 0 } param { lr_mult: 0 }")
+    path.write_text(f"base_lr: 0.1 max_iter: 2 net_param {{ {frozen} }}")
+    training = prepare(path, data=data)
+    training.iterations.run()
+    assert training.iterations.losses == [0.0, 0.0]
+
+
 def test_what_is_a_solver() -> None:
     assert runs_solver(str(SOLVER))
     assert not runs_solver(str(NETS / "lenet_train_test.prototxt"))

@@ -200,7 +200,7 @@ def test_everything_unsupported_is_listed_at_once() -> None:
     text = inputs_text({"x": (1, 2)}) + (
         '\nlayer { name: "p" type: "Python" bottom: "x" top: "y" }'
         '\nlayer { name: "w" type: "WarpCTC" bottom: "y" top: "z" }'
-        '\nlayer { name: "f" type: "Filter" bottom: "x" bottom: "z" top: "q" }'
+        '\nlayer { name: "f" type: "PriorBox" bottom: "x" bottom: "z" top: "q" }'
         '\nlayer { name: "r" type: "ReLU" bottom: "x" top: "u" relu_param { magic: 3 } }'
     )
     with pytest.raises(UnsupportedError) as caught:
@@ -210,7 +210,7 @@ def test_everything_unsupported_is_listed_at_once() -> None:
     for part in (
         "net.prototxt:3 \"p\": 'Python' runs Python code",
         "net.prototxt:4 \"w\": 'WarpCTC' is none of",
-        "net.prototxt:5 \"f\": 'Filter' how many examples",
+        "net.prototxt:5 \"f\": 'PriorBox' belongs to a library",
         "net.prototxt:6 \"r\": ReLU has no field 'magic'",
     ):
         assert part in message

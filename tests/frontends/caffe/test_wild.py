@@ -55,7 +55,6 @@ def test_every_parameter_has_a_gradient(name: str) -> None:
     assert all(np.isfinite(g).all() for g in found.values())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["residual", "squeeze", "inception", "autoencoder"])
 def test_gradients_are_right(name: str) -> None:
     rows = check_model(imported(WILD[name]).model, 1e-5)
