@@ -145,12 +145,23 @@ class _Fuser:
         self.group_of: dict[int, int] = {}
         self.needs: dict[int, set[int]] = {}
         self.decisions: list[Decision] = []
-        self.in_place = update_places(graph)
+        self.in_place = {
+            leaf: value
+            for leaf, value in update_places(graph).items()
+            if self._fits_over(leaf, value)
+        }
         #: value stored over a leaf -> nodes that must read the leaf first
         self.read_first: dict[int, set[int]] = {}
         for leaf, value in self.in_place.items():
             readers = {r for r in _readers(graph, leaf) if r != value and r in graph}
             self.read_first.setdefault(value, set()).update(readers)
+
+    def _fits_over(self, leaf: int, value: int) -> bool:
+        """False if the leaf's memory has another order of axes and views tell of the value's."""
+        placed = self.layouts.placed
+        if placed[leaf].strides == placed[value].strides:
+            return True
+        return not any(p.root == value and n != value for n, p in placed.items())
 
     def run(self) -> Fusion:
         for node in self._order():

@@ -398,6 +398,16 @@ def test_reversed_update(target: str, rng: np.random.Generator) -> None:
     check(net.graph, arrays(net, rng), target=target)
 
 
+def test_view_of_an_update_in_another_order(target: str, rng: np.random.Generator) -> None:
+    """A value that would be stored over a leaf is read through a view that knows its own order."""
+    net = Net()
+    x, t = net.input("x", (4, 4, 5)), net.state("t", (4, 4, 5))
+    value = a.mul(x.apply(Transpose((1, 0, 2)), x), 0.5)
+    net.graph.updates = {t.id: value.id}  # type: ignore[attr-defined]
+    net.output("y", a.mul(value.apply(Reverse((0, 2)), value), 0.5))
+    check(net.graph, arrays(net, rng), target=target)
+
+
 # ── random chains ────────────────────────────────────────────────────────────────────────────
 
 STEPS = {
