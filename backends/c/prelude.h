@@ -447,9 +447,10 @@ INLINE long take(Run *r, int phase, int thread, long total) {
     return -1;
 }
 
-/* An axis in pieces of whole vectors, one a thread; one piece if there are fewer vectors. */
+/* An axis in pieces of whole vectors, one a thread. Pieces are some kilobytes long, or there is one:
+ * in shorter ones prefetchers fetch the lines that another core is writing. */
 INLINE long pieces_of(long size, int threads) {
-    return (size + L - 1) / L >= threads ? threads : 1;
+    return size * 4 / threads >= 4096 ? threads : 1;
 }
 INLINE long piece_start(long size, long piece, long pieces) {
     long start = (size + L - 1) / L * piece / pieces * L;

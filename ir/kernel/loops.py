@@ -226,8 +226,8 @@ class Split:
     """An axis that is cut into one piece a thread: each works on its own examples.
 
     ``lo`` and ``hi`` name the ends of the piece, multiples of ``L`` but for the last. Kernel
-    after kernel a thread gets the same piece, which is then in its own cache. With fewer than
-    one vector a thread the axis stays whole.
+    after kernel a thread gets the same piece, which is then in its own cache. An axis with too
+    little for that stays whole.
     """
 
     size: Size
