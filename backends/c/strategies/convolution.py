@@ -111,15 +111,19 @@ class _Sums:
         em, geo = self.em, self.geo
         # a chunk: one group, one place on the outermost spatial axis, a block of rows
         places = hint(self.spatial[0]) * geo.groups if self.rank else geo.groups
-        row_blocks = max(1, min(8, -(-geo.rows // (2 * self.r)))) if places < 8 else 1
+        row_blocks = max(1, min(8 if places < 8 else 4, geo.rows // (2 * self.r)))
         row_block = -(-geo.rows // row_blocks)
         row_block = -(-row_block // self.r) * self.r
         row_blocks = -(-geo.rows // row_block)
         split = None if isinstance(self.lanes, int) else em.split(self.lanes)
         chunk, number, more = em.var("c"), em.var("block"), em.var("rest")
+        # blocks of rows outermost: a thread's rows are the channels that it handles elsewhere
+        per_block: Bound = geo.groups
+        if self.rank:
+            per_block = IndexOp("mul", self.spatial[0], geo.groups)
         body: Block = [
-            Let(number.name, IndexOp("mod", chunk, row_blocks)),
-            Let(more.name, IndexOp("div", chunk, row_blocks)),
+            Let(number.name, IndexOp("div", chunk, per_block)),
+            Let(more.name, IndexOp("mod", chunk, per_block)),
             Let(self.group.name, IndexOp("mod", more, geo.groups)),
             Let(self.first_row.name, number * row_block),
             Let(self.last_row.name, IndexOp("min", geo.rows, self.first_row + row_block)),
