@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from .backends.base import Backend, Leaf, PlannedFunction
 from .backends.c import CBackend
 from .backends.numpy import NumpyBackend
+from .backends.triton import TritonBackend
 from .compiler.bundle_updates import bundle_updates
 from .compiler.fuse import Fusion, Group, fuse
 from .compiler.layouts import Layouts, choose_layouts
@@ -38,6 +39,7 @@ __all__ = ["BACKENDS", "Compiled", "Function", "compile_functions", "compile_gra
 BACKENDS: dict[str, Callable[[str], Backend]] = {
     "c": CBackend.of,
     "numpy": NumpyBackend.of,
+    "triton": TritonBackend.of,
 }
 
 #: called with (function, stage, graph) after every pass

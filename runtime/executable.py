@@ -21,6 +21,7 @@ from ..errors import (
     DtypeError,
     NumericsError,
     ShapeError,
+    UnsupportedError,
     UsageError,
 )
 
@@ -64,7 +65,9 @@ class Executable:
         folder = tempfile.TemporaryDirectory(prefix="brickc-")
         for name, data in sources.items():
             encoded = data.encode() if isinstance(data, str) else data
-            (Path(folder.name) / name).write_bytes(encoded)
+            path = Path(folder.name) / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(encoded)
         try:
             module = import_source(Path(folder.name) / "model.py")
             executable = cls(module, module.Program(seed))
@@ -205,7 +208,9 @@ class _Translated:
         if isinstance(error, self.theirs):
             text = str(error)
             found: type[BrickcError] = ShapeError
-            if "not finite" in text:
+            if "cannot run here" in text:
+                found = UnsupportedError
+            elif "not finite" in text:
                 found = NumericsError
             elif "out of range" in text and "element" in text:
                 found = DataError

@@ -1,0 +1,114 @@
+"""The Triton backend: kernels for GPUs, compiled when they run or ahead of time."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+
+from ...ir.kernel.capabilities import Capabilities
+from ...ir.kernel.kernel import KernelProgram
+from ...ir.kernel.memory import Buffer
+from ..base import Availability, Leaf, PlannedFunction
+from ..module import print_module
+from . import device
+from .build import build
+from .launches import TritonKernel
+from .options import Options, parse
+from .printer import Kernels, print_function
+from .strategies import Context, carry_out
+
+__all__ = ["FORMAT", "TritonBackend"]
+
+#: version of the artifact's format that the host half understands
+FORMAT = 1
+
+CAPABILITIES = Capabilities(
+    name="triton",
+    epilogue=frozenset(
+        {"contract", "reduce", "fold", "windowsum", "windowmax", "windowsumgrad",
+         "windowmaxscatter", "windowmaxgather", "pad", "concat", "gather", "scatteradd",
+         "convolution", "convolutioninputgrad", "convolutionweightgrad", "argreduce"}
+    ),
+    prologue=frozenset({"reduce"}),
+    convolution="direct",
+    layout="row major",
+    bundle_bytes=1 << 30,
+)  # fmt: skip
+
+
+class TritonBackend:
+    """Implements ``backends.base.Backend`` for one architecture and precision."""
+
+    name = "triton"
+    capabilities = CAPABILITIES
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    @staticmethod
+    def of(option: str) -> TritonBackend:
+        """The backend of ``triton:option``. Raises UnsupportedError for an unknown one."""
+        return TritonBackend(parse(option))
+
+    def availability(self) -> Availability:
+        """Source is always made; binaries need Triton, running needs a GPU or the interpreter."""
+        there = importlib.util.find_spec("triton") is not None
+        if os.environ.get("TRITON_INTERPRET") == "1" and there:
+            return Availability(True, True, "Triton's interpreter (TRITON_INTERPRET=1)")
+        if not there:
+            return Availability(False, False, "no Triton; pip install 'brickc[triton]'")
+        if os.path.exists("/dev/nvidia0") or os.path.exists("/dev/kfd"):
+            return Availability(True, True, "Triton, a GPU")
+        return Availability(True, False, "Triton; no GPU: compiles for sm_80, sm_90, gfx942")
+
+    def select(
+        self, program: KernelProgram
+    ) -> tuple[Sequence[TritonKernel], Mapping[int, Sequence[Buffer]]]:
+        kernels = [
+            carry_out(Context(kernel, program.buffers, self.options, number))
+            for number, kernel in enumerate(program.kernels)
+        ]
+        return kernels, {k: x.scratch for k, x in enumerate(kernels) if x.scratch}
+
+    def print(
+        self,
+        title: str,
+        functions: Sequence[PlannedFunction],
+        leaves: Sequence[Leaf],
+        memory_bytes: int,
+    ) -> Mapping[str, str | bytes]:
+        memory = {leaf.name: leaf.offset for leaf in leaves}
+        kernels = Kernels()
+        texts = [print_function(f, memory, kernels) for f in functions]
+        source = kernels.module(title)
+        target = self.options.architecture
+        files: dict[str, str | bytes] = {}
+        table = {}
+        if target is None:
+            for k in kernels:
+                table[k.name] = (k.launch.warps, k.launch.stages, 0, 0, "", "")
+            head = "TARGET = ('', '', 0)"
+        else:
+            for k, binary in zip(kernels, build(source, list(kernels), target), strict=True):
+                file = f"kernels/{k.name}.{binary.suffix}"
+                files[file] = binary.image
+                table[k.name] = (k.launch.warps, k.launch.stages, binary.threads, binary.shared,
+                                 file, binary.symbol)  # fmt: skip
+            number = target.number if isinstance(target.number, int) else 0
+            head = f"TARGET = ({target.api!r}, {target.name!r}, {number})"
+        rows = "".join(f"    {name!r}: {row!r},\n" for name, row in table.items())
+        literals = sorted({name for t in texts for name in t.literals})
+        start = [
+            "DEVICE = open_device()",
+            "view, _aligned = device_view, DeviceMemory",
+            *(f"{n.upper()} = resident({n.upper()})" for n in literals),
+        ]
+        model = print_module(
+            title, texts, leaves, memory_bytes, FORMAT,
+            helpers=[getattr(device, name) for name in device.__all__],
+            tables=(head, f"KERNELS = {{\n{rows}}}"),
+            imports=("ctypes", "importlib.util"),
+            start="\n".join(start),
+        )  # fmt: skip
+        return {"model.py": model, "kernels.py": source, **files}

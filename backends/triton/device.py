@@ -1,0 +1,350 @@
+"""The part of a Triton target's ``model.py`` that meets the device.
+
+The text of the classes and functions becomes part of the generated module, beside
+``backends.host``; TARGET and KERNELS are written by the printer. Memory of the program lies on
+the device; the host sees it through views that are copied in and out whole.
+
+Three devices: ``TorchDevice`` compiles ``kernels.py`` when it runs and needs torch and Triton (or
+Triton's interpreter, where TRITON_INTERPRET=1); ``DriverDevice`` starts kernels that were compiled
+ahead of time, through the GPU's driver alone; ``NoDevice`` holds weights where nothing can run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..host import _error
+
+#: "", or "cuda" or "hip", the name of the architecture, and its number for CUDA
+TARGET: tuple[str, str, int] = ("", "", 0)
+#: kernel -> (warps, stages, threads of a block, bytes of shared memory, file, symbol)
+KERNELS: dict[str, tuple[int, int, int, int, str, str]] = {}
+
+__all__ = ["DeviceMemory", "DeviceView", "DriverDevice", "NoDevice", "TorchDevice", "device_view",
+           "open_device", "resident", "sequence"]  # fmt: skip
+
+
+class DeviceMemory:
+    """Zeroed bytes on the device."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self.block = DEVICE.allocate(nbytes)
+
+    def __del__(self) -> None:
+        if DEVICE is not None and hasattr(self, "block"):
+            DEVICE.release(self.block)
+
+
+class DeviceView:
+    """Elements of device memory, copied in and out whole; strides count elements."""
+
+    def __init__(
+        self, memory: DeviceMemory, dtype: str, offset: int, shape: Any, strides: Any = None
+    ) -> None:
+        self.memory, self.dtype, self.shape = memory, np.dtype(dtype), tuple(shape)
+        size = self.dtype.itemsize
+        dense = [1] * len(self.shape)
+        for axis in range(len(self.shape) - 2, -1, -1):
+            dense[axis] = dense[axis + 1] * self.shape[axis + 1]
+        steps = dense if strides is None else strides
+        self.steps = tuple(s * size for s in steps)
+        ends = [(n - 1) * s for n, s in zip(self.shape, self.steps, strict=True)]
+        self.lowest = sum(e for e in ends if e < 0)
+        self.nbytes = sum(map(abs, ends)) + size if 0 not in self.shape else 0
+        self.offset = offset + self.lowest
+        count = 1
+        for n in self.shape:
+            count *= n
+        self.whole = self.nbytes == count * size
+
+    def _over(self, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if not self.nbytes:
+            return np.empty(self.shape, self.dtype)
+        return np.ndarray(self.shape, self.dtype, data, -self.lowest, self.steps)
+
+    def copy(self) -> np.ndarray[Any, Any]:
+        """The elements as an array on the host."""
+        return self._over(DEVICE.download(self.memory.block, self.offset, self.nbytes)).copy()
+
+    def __setitem__(self, key: object, value: Any) -> None:
+        if not self.nbytes:
+            return
+        data = np.empty(self.nbytes, np.uint8)
+        if not self.whole:  # what lies between the elements stays
+            data[:] = DEVICE.download(self.memory.block, self.offset, self.nbytes)
+        self._over(data)[...] = value
+        DEVICE.upload(self.memory.block, self.offset, data)
+
+
+def device_view(
+    memory: DeviceMemory, dtype: str, offset: int, shape: Any, strides: Any = None
+) -> DeviceView:
+    """What ``view`` is for memory of the host."""
+    return DeviceView(memory, dtype, offset, shape, strides)
+
+
+def resident(data: np.ndarray[Any, Any]) -> DeviceMemory:
+    """A constant of the program as memory of the device."""
+    memory = DeviceMemory(data.nbytes)
+    DEVICE.upload(memory.block, 0, np.array(data))
+    return memory
+
+
+def sequence(launches: Sequence[Any], inputs: dict[str, Any]) -> Callable[..., None]:
+    """A function that copies its arguments to the ``inputs`` and starts the launches in order.
+
+    A launch is (kernel, programs, pointers, sizes); a pointer is (memory, byte, dtype).
+    """
+    start = DEVICE.prepare(launches)
+    targets = list(inputs.values())
+
+    def run(*given: Any) -> None:
+        for target, value in zip(targets, given, strict=True):
+            target[...] = value
+        start()
+
+    return run
+
+
+class NoDevice:
+    """Memory of the host: weights can be read and set, nothing can be run."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def allocate(self, nbytes: int) -> Any:
+        return np.zeros(nbytes, np.uint8)
+
+    def release(self, block: Any) -> None:
+        """NumPy frees it."""
+
+    def upload(self, block: Any, offset: int, data: np.ndarray[Any, Any]) -> None:
+        block[offset : offset + data.nbytes] = data
+
+    def download(self, block: Any, offset: int, nbytes: int) -> np.ndarray[Any, Any]:
+        part: np.ndarray[Any, Any] = block[offset : offset + nbytes]
+        return part
+
+    def prepare(self, launches: Sequence[Any]) -> Callable[[], None]:
+        raise _error("this program cannot run here", got=self.reason,
+                     hint="compile it for a target that can: numpy, or c with a C compiler")  # fmt: skip
+
+
+class TorchDevice:
+    """Kernels compiled by Triton when they are first run; memory of torch's."""
+
+    reason = ""
+
+    def __init__(self, place: str) -> None:
+        import torch
+
+        self.torch, self.place = torch, place
+        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "kernels.py")
+        spec = importlib.util.spec_from_file_location(f"{__name__}_kernels", path)
+        assert spec is not None
+        assert spec.loader is not None
+        self.module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.module)
+
+    def allocate(self, nbytes: int) -> Any:
+        # a multiple of the largest element, so that all of it can be seen as any dtype
+        return self.torch.zeros(nbytes + -nbytes % 8, dtype=self.torch.uint8, device=self.place)
+
+    def release(self, block: Any) -> None:
+        """Torch frees it."""
+
+    def upload(self, block: Any, offset: int, data: np.ndarray[Any, Any]) -> None:
+        block[offset : offset + data.nbytes].copy_(self.torch.from_numpy(data))
+
+    def download(self, block: Any, offset: int, nbytes: int) -> np.ndarray[Any, Any]:
+        found: np.ndarray[Any, Any] = block[offset : offset + nbytes].cpu().numpy()
+        return found
+
+    def prepare(self, launches: Sequence[Any]) -> Callable[[], None]:
+        ready = [self._ready(launch) for launch in launches]
+
+        def start() -> None:
+            for kernel, grid, arguments, options in ready:
+                kernel[grid](*arguments, **options)
+
+        return start if self.place == "cpu" else self._graph(start)
+
+    def _ready(self, launch: Any) -> tuple[Any, tuple[int], list[Any], dict[str, Any]]:
+        name, programs, pointers, sizes = launch
+        warps, stages = KERNELS[name][:2]
+        arguments = [self._pointer(*p) for p in pointers]
+        options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
+        return getattr(self.module, name), (programs,), [*arguments, *sizes], options
+
+    def _pointer(self, memory: DeviceMemory, offset: int, dtype: str) -> Any:
+        block = memory.block
+        size = np.dtype(dtype).itemsize
+        end = offset + (len(block) - offset) // size * size
+        kind = self.torch.int8 if dtype == "bool" else getattr(self.torch, dtype)
+        return block[offset:end].view(kind)
+
+    def _graph(self, start: Callable[[], None]) -> Callable[[], None]:
+        """The first call compiles the kernels, the second one records them as one CUDA graph."""
+        calls = 0
+        graph: Any = None
+
+        def run() -> None:
+            nonlocal calls, graph
+            calls += 1
+            if calls == 1:
+                start()
+                return
+            if graph is None:
+                graph = self.torch.cuda.CUDAGraph()
+                with self.torch.cuda.graph(graph):
+                    start()
+            graph.replay()
+
+        return run
+
+
+class DriverDevice:
+    """Kernels that were compiled ahead of time, started through the driver of the GPU."""
+
+    reason = ""
+
+    def __init__(self, api: str, library: Any) -> None:
+        self.hip = api == "hip"
+        self.library = library
+        self.call("Init", 0)
+        if self.hip:
+            self.call("SetDevice", 0)
+        else:
+            device, context = ctypes.c_int(), ctypes.c_void_p()
+            self.call("DeviceGet", ctypes.byref(device), 0)
+            self.call("DevicePrimaryCtxRetain", ctypes.byref(context), device)
+            self.call("CtxSetCurrent", context)
+        self.stream = ctypes.c_void_p()
+        create = "StreamCreateWithFlags" if self.hip else "StreamCreate"
+        self.call(create, ctypes.byref(self.stream), 1)  # not waiting for the default stream
+        self.functions: dict[str, Any] = {}
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """One function of the driver by CUDA's name of it. Raises ModelError if it fails."""
+        names = {
+            "ModuleLoadData": "ModuleLoadData", "MemAlloc": "Malloc", "MemFree": "Free",
+            "MemcpyHtoDAsync": "MemcpyHtoDAsync", "MemcpyDtoHAsync": "MemcpyDtoHAsync",
+            "MemsetD8Async": "MemsetD8Async", "LaunchKernel": "ModuleLaunchKernel",
+        }  # fmt: skip
+        versions = {"MemAlloc": "_v2", "MemFree": "_v2", "MemcpyHtoDAsync": "_v2",
+                    "MemcpyDtoHAsync": "_v2", "StreamBeginCapture": "_v2",
+                    "StreamDestroy": "_v2"}  # fmt: skip
+        symbol = f"hip{names.get(name, name)}" if self.hip else f"cu{name}{versions.get(name, '')}"
+        status = getattr(self.library, symbol)(*arguments)
+        if status:
+            raise _error(f"the GPU's driver failed in {symbol}", got=f"status {status}")
+
+    def allocate(self, nbytes: int) -> ctypes.c_uint64:
+        block = ctypes.c_uint64()
+        self.call("MemAlloc", ctypes.byref(block), ctypes.c_size_t(max(nbytes, 1)))
+        self.call("MemsetD8Async", block, ctypes.c_ubyte(0), ctypes.c_size_t(nbytes), self.stream)
+        return block
+
+    def release(self, block: ctypes.c_uint64) -> None:
+        """Give memory back; the driver waits for what still uses it."""
+        self.call("MemFree", block)
+
+    def upload(self, block: ctypes.c_uint64, offset: int, data: np.ndarray[Any, Any]) -> None:
+        self.call("MemcpyHtoDAsync", ctypes.c_uint64(block.value + offset),
+                  ctypes.c_void_p(data.ctypes.data), ctypes.c_size_t(data.nbytes), self.stream)  # fmt: skip
+        self.call("StreamSynchronize", self.stream)  # the host's copy may go away
+
+    def download(self, block: ctypes.c_uint64, offset: int, nbytes: int) -> np.ndarray[Any, Any]:
+        data = np.empty(nbytes, np.uint8)
+        if nbytes:
+            self.call("MemcpyDtoHAsync", ctypes.c_void_p(data.ctypes.data),
+                      ctypes.c_uint64(block.value + offset), ctypes.c_size_t(nbytes), self.stream)  # fmt: skip
+        self.call("StreamSynchronize", self.stream)
+        return data
+
+    def prepare(self, launches: Sequence[Any]) -> Callable[[], None]:
+        """The launches as one graph, recorded now."""
+        ready = [self._ready(launch) for launch in launches]
+        graph, runnable = ctypes.c_void_p(), ctypes.c_void_p()
+        self.call("StreamBeginCapture", self.stream, 1)
+        for function, programs, threads, shared, parameters, _ in ready:
+            self.call("LaunchKernel", function, programs, 1, 1, threads, 1, 1, shared, self.stream,
+                      parameters, None)  # fmt: skip
+        self.call("StreamEndCapture", self.stream, ctypes.byref(graph))
+        self.call("GraphInstantiateWithFlags", ctypes.byref(runnable), graph, ctypes.c_uint64(0))
+
+        def start() -> None:
+            self.call("GraphLaunch", runnable, self.stream)
+
+        return start
+
+    def _ready(self, launch: Any) -> Any:
+        name, programs, pointers, sizes = launch
+        _, _, threads, shared, file, symbol = KERNELS[name]
+        values: list[Any] = [ctypes.c_uint64(m.block.value + offset) for m, offset, _ in pointers]
+        values += [ctypes.c_int32(size) for size in sizes]
+        values += [ctypes.c_uint64(0), ctypes.c_uint64(0)]  # Triton's scratch memory, not used
+        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
+        return self._function(file, symbol, shared), programs, threads, shared, addresses, values
+
+    def _function(self, file: str, symbol: str, shared: int) -> Any:
+        if file not in self.functions:
+            path = os.path.join(os.path.dirname(os.path.abspath(__file__)), file)
+            try:
+                with open(path, "rb") as opened:
+                    image = opened.read()
+            except OSError as error:
+                raise _error(f"{path} cannot be read", got=error) from None
+            module, function = ctypes.c_void_p(), ctypes.c_void_p()
+            self.call("ModuleLoadData", ctypes.byref(module), image)
+            self.call("ModuleGetFunction", ctypes.byref(function), module, symbol.encode())
+            if shared > 48 * 1024 and not self.hip:
+                self.call("FuncSetAttribute", function, 8, shared)  # largest dynamic shared memory
+            self.functions[file] = function
+        return self.functions[file]
+
+
+def open_device() -> Any:
+    """The device that this program runs on, or a ``NoDevice`` that says why there is none."""
+    api, architecture, number = TARGET
+    if api:
+        name = "libcuda.so.1" if api == "cuda" else "libamdhip64.so"
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            return NoDevice(f"no driver of a GPU ({name})")
+        if api == "cuda":
+            count, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+            if (
+                library.cuInit(0)
+                or library.cuDeviceGetCount(ctypes.byref(count))
+                or not count.value
+            ):
+                return NoDevice("no GPU")
+            library.cuDeviceGetAttribute(ctypes.byref(major), 75, 0)
+            library.cuDeviceGetAttribute(ctypes.byref(minor), 76, 0)
+            found = 10 * major.value + minor.value
+            # binaries of 8.0 run on 8.6 and 8.9 too; those of 9.0 run on 9.0 alone
+            if found // 10 != number // 10 or found < number:
+                return NoDevice(f"a GPU of sm_{found}, compiled for {architecture}")
+        return DriverDevice(api, library)
+    missing = [n for n in ("torch", "triton") if importlib.util.find_spec(n) is None]
+    if missing:
+        return NoDevice(f"no {' and no '.join(missing)}")
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return TorchDevice("cpu")
+    import torch
+
+    if not torch.cuda.is_available():
+        return NoDevice("no GPU; TRITON_INTERPRET=1 runs small programs without one")
+    return TorchDevice("cuda")
+
+
+DEVICE: Any = None

@@ -1,0 +1,66 @@
+"""What may follow ``triton:`` in a target's name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...errors import UnsupportedError
+
+__all__ = ["ARCHITECTURES", "PRECISIONS", "Architecture", "Options", "parse"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A GPU that kernels are compiled for ahead of time."""
+
+    name: str
+    #: "cuda" or "hip", and the number or name that Triton knows it by
+    api: str
+    number: int | str
+    warp: int
+    #: bytes of shared memory that one block may use
+    shared: int
+
+
+ARCHITECTURES = {
+    a.name: a
+    for a in (
+        Architecture("sm_80", "cuda", 80, 32, 166_912),
+        Architecture("sm_90", "cuda", 90, 32, 232_448),
+        Architecture("gfx942", "hip", "gfx942", 64, 65_536),
+    )
+}
+
+#: how the products of matrices and convolutions are formed: f32 in full, operands rounded to
+#: tf32 (10 bits of mantissa), or to bf16 (7 bits); sums are f32 and so is everything in memory
+PRECISIONS = ("f32", "tf32", "bf16")
+
+#: half floats would need the loss to be scaled, which the training step does not do
+_MISSING = {"f16": "f16 needs loss scaling, which training steps do not have yet; use bf16 or tf32"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """``architecture`` None: kernels are compiled when they run, for the device there is."""
+
+    architecture: Architecture | None
+    precision: str
+
+
+def parse(text: str) -> Options:
+    """``""``, ``"sm_90"``, ``"tf32"``, ``"sm_90,tf32"`` … Raises UnsupportedError."""
+    architecture: Architecture | None = None
+    precision = "f32"
+    for word in filter(None, text.split(",")):
+        if word in ARCHITECTURES:
+            architecture = ARCHITECTURES[word]
+        elif word in PRECISIONS:
+            precision = word
+        else:
+            raise UnsupportedError(
+                "unknown option of target triton",
+                got=f"triton:{text}",
+                expected=f"{', '.join(ARCHITECTURES)}, {', '.join(PRECISIONS)}, joined by commas",
+                hint=_MISSING.get(word, ""),
+            )
+    return Options(architecture, precision)

@@ -1,0 +1,44 @@
+"""How the Triton backend carries out each kind of kernel: the one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ....errors import UnsupportedError
+from ....ir.kernel import anchors
+from ..launches import TritonKernel
+from . import contract, convolution, maps, movement, reduce, window
+from .common import Context
+
+__all__ = ["Context", "carry_out"]
+
+_TABLE: dict[type[anchors.Anchor], Callable[[Context], TritonKernel]] = {
+    anchors.ArgReduce: reduce.arg_reduce,
+    anchors.Concat: movement.concat,
+    anchors.Contract: contract.contract,
+    anchors.Convolution: convolution.convolution,
+    anchors.ConvolutionInputGrad: convolution.input_grad,
+    anchors.ConvolutionWeightGrad: convolution.weight_grad,
+    anchors.Fold: movement.fold,
+    anchors.Gather: movement.gather,
+    anchors.Pad: movement.pad,
+    anchors.RandomUniform: movement.random_uniform,
+    anchors.Reduce: reduce.reduce_kernel,
+    anchors.ScatterAdd: movement.scatter_add,
+    anchors.WindowMax: window.window_max,
+    anchors.WindowMaxGather: window.window_max_gather,
+    anchors.WindowMaxScatter: window.window_max_scatter,
+    anchors.WindowSum: window.window_sum,
+    anchors.WindowSumGrad: window.window_sum_grad,
+}
+
+
+def carry_out(context: Context) -> TritonKernel:
+    """The launches of one kernel. Raises UnsupportedError for an anchor without a strategy."""
+    anchor = context.kernel.anchor
+    if anchor is None:
+        return maps.map_kernel(context)
+    try:
+        return _TABLE[type(anchor)](context)
+    except KeyError:
+        raise UnsupportedError("triton has no kernel for this anchor", got=anchor.kind) from None

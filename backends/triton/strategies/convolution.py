@@ -1,0 +1,179 @@
+"""Convolution and its two gradients as products of matrices whose operands are never built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ....ir.dims import Size, exact_div
+from ....ir.kernel import anchors
+from ....ir.kernel.memory import Access
+from ..launches import TritonKernel
+from ..writer import Coord, Tile, Writer
+from .common import Context
+from .matmul import Problem, matmul
+
+__all__ = ["convolution", "input_grad", "weight_grad"]
+
+_Any = anchors.Convolution | anchors.ConvolutionInputGrad | anchors.ConvolutionWeightGrad
+Coords = Sequence[Coord]
+
+
+def convolution(context: Context) -> TritonKernel:
+    """Rows are output places of all examples, columns output channels, sums over the window."""
+    anchor = context.kernel.anchor
+    assert isinstance(anchor, anchors.Convolution)
+    image, weights = context.kernel.operands
+    x, w_ = _grouped(image, 1, anchor.groups), _grouped(weights, 0, anchor.groups)
+    out = context.kernel.after.shape
+    problem = Problem((anchor.groups,), (out[0], *out[2:]), (w_.shape[1],), tuple(w_.shape[2:]))
+
+    def left(w: Writer, group: Coords, rows: Coords, columns: Coords, tile: Tile) -> str:
+        return _image(w, anchor, x, (rows[0], group[0], columns[0]), rows[1:], columns[1:], tile)
+
+    def right(w: Writer, group: Coords, rows: Coords, columns: Coords, tile: Tile) -> str:
+        return _plain(w, w_, (group[0], columns[0], *rows), tile, "b")
+
+    def place(group: Coords, rows: Coords, columns: Coords) -> tuple[Coord, ...]:
+        return (rows[0], _joined(group[0], columns[0], w_.shape[1]), *rows[1:])
+
+    return matmul(context, problem, left, right, place, image.dtype)
+
+
+def input_grad(context: Context) -> TritonKernel:
+    """Rows are places of the image, sums over output channels and the places they come from."""
+    anchor = context.kernel.anchor
+    assert isinstance(anchor, anchors.ConvolutionInputGrad)
+    cotangent, weights = context.kernel.operands
+    dy, w_ = _grouped(cotangent, 1, anchor.groups), _grouped(weights, 0, anchor.groups)
+    out = context.kernel.after.shape
+    problem = Problem(
+        (anchor.groups,), (out[0], *out[2:]), (w_.shape[2],), (w_.shape[1], *w_.shape[3:])
+    )
+
+    def left(w: Writer, group: Coords, rows: Coords, columns: Coords, tile: Tile) -> str:
+        outer = (rows[0], group[0], columns[0])
+        return _cotangent(w, anchor, dy, outer, rows[1:], columns[1:], tile, w_.shape[3:])
+
+    def right(w: Writer, group: Coords, rows: Coords, columns: Coords, tile: Tile) -> str:
+        return _plain(w, w_, (group[0], rows[0], columns[0], *rows[1:]), tile, "b")
+
+    def place(group: Coords, rows: Coords, columns: Coords) -> tuple[Coord, ...]:
+        return (rows[0], _joined(group[0], columns[0], w_.shape[2]), *rows[1:])
+
+    return matmul(context, problem, left, right, place, cotangent.dtype)
+
+
+def weight_grad(context: Context) -> TritonKernel:
+    """Rows are output channels, columns the window's places, sums over all examples' places."""
+    anchor = context.kernel.anchor
+    assert isinstance(anchor, anchors.ConvolutionWeightGrad)
+    image, cotangent = context.kernel.operands
+    x, dy = _grouped(image, 1, anchor.groups), _grouped(cotangent, 1, anchor.groups)
+    out = context.kernel.after.shape
+    problem = Problem(
+        (anchor.groups,), (dy.shape[2],), (out[1], *out[2:]), (dy.shape[0], *dy.shape[3:])
+    )
+
+    def left(w: Writer, group: Coords, rows: Coords, columns: Coords, tile: Tile) -> str:
+        return _plain(w, dy, (columns[0], group[0], rows[0], *columns[1:]), tile, "a")
+
+    def right(w: Writer, group: Coords, rows: Coords, columns: Coords, tile: Tile) -> str:
+        return _image(w, anchor, x, (rows[0], group[0], columns[0]), rows[1:], columns[1:], tile)
+
+    def place(group: Coords, rows: Coords, columns: Coords) -> tuple[Coord, ...]:
+        return (_joined(group[0], rows[0], dy.shape[2]), *columns)
+
+    return matmul(context, problem, left, right, place, image.dtype)
+
+
+# -- operands --------------------------------------------------------------------------------------
+
+
+def _grouped(access: Access, axis: int, groups: int) -> Access:
+    """The access with its channel axis split into groups and channels of a group."""
+    share = exact_div(access.shape[axis], groups)
+    assert share is not None
+    stride = access.strides[axis]
+    return replace(
+        access,
+        shape=(*access.shape[:axis], groups, share, *access.shape[axis + 1 :]),
+        strides=(*access.strides[:axis], stride * share, stride, *access.strides[axis + 1 :]),
+    )
+
+
+def _joined(group: Coord, channel: Coord, share: Size) -> Coord:
+    """The channel's index among those of all groups."""
+    if group.text == "0":
+        return channel
+    if channel.text == "0":
+        return Coord(f"({group.text} * {share})", None)
+    return Coord(f"({group.text} * {share} + {channel.text})", channel.dim)
+
+
+def _plain(w: Writer, access: Access, coords: Coords, tile: Tile, prefix: str) -> str:
+    there = replace(tile, coords=tuple(coords))
+    return w.load(access, there, full=True, other="0.0", prefix=prefix)
+
+
+def _at(w: Writer, tile: Tile, start: int, terms: Sequence[tuple[Coord, int]]) -> str:
+    """``start + Σ coordinate·factor`` over the tile, as a variable."""
+    parts = [str(start)] if start else []
+    for coord, factor in terms:
+        if coord.text != "0":
+            text = coord.text if factor == 1 else f"({coord.text} * {factor})"
+            parts.append(tile.expand(text, coord.dim))
+    if len(parts) == (1 if start else 0):
+        parts.append(f"tl.zeros({[1] * len(tile.block)}, tl.int32)")
+    return w.let("at", " + ".join(parts))
+
+
+def _image(
+    w: Writer, anchor: _Any, x: Access, outer: Coords, places: Coords, taps: Coords, tile: Tile
+) -> str:
+    """x [N, G, C, *S] at output places and taps of the window; zero outside the image."""
+    terms: list[tuple[Coord, Size, Size]] = list(zip(outer, x.strides[:3], (2, 2, 2), strict=True))
+    start = x.offset
+    masks: list[str] = []
+    for axis, (lo, hi) in enumerate(anchor.padding):
+        step, stride, dilation = x.strides[3 + axis], anchor.stride[axis], anchor.dilation[axis]
+        start = start - step * lo
+        terms += [(places[axis], step * stride, 2), (taps[axis], step * dilation, 2)]
+        if lo or hi:
+            at = _at(w, tile, -lo, [(places[axis], stride), (taps[axis], dilation)])
+            masks.append(f"({at} >= 0) & ({at} < {w.size(x.shape[3 + axis])})")
+    offset, _ = w.sum_of(tile, start, terms, full=True)
+    mask = replace(tile, whole=tuple(masks)).mask([0, 1])
+    return w.load_at(x, offset, mask, other="0.0", prefix="a")
+
+
+def _cotangent(
+    w: Writer,
+    anchor: _Any,
+    dy: Access,
+    outer: Coords,
+    places: Coords,
+    taps: Coords,
+    tile: Tile,
+    window: Sequence[Size],
+) -> str:
+    """dy [N, G, O, *P] at the output places that see a place of the image through a tap."""
+    terms: list[tuple[Coord, Size, Size]] = list(zip(outer, dy.strides[:3], (2, 2, 2), strict=True))
+    start = dy.offset
+    masks: list[str] = []
+    extra: list[str] = []
+    for axis, (lo, _) in enumerate(anchor.padding):
+        step, stride, dilation = dy.strides[3 + axis], anchor.stride[axis], anchor.dilation[axis]
+        count = w.size(dy.shape[3 + axis])
+        at = _at(w, tile, lo, [(places[axis], 1), (taps[axis], -dilation)])
+        if stride == 1:
+            start = start + step * lo
+            terms += [(places[axis], step, 2), (taps[axis], step * -dilation, 2)]
+            masks.append(f"({at} >= 0) & ({at} < {count})")
+            continue
+        seen = w.let("seen", f"{at} // {stride}")
+        masks.append(f"({at} >= 0) & ({at} % {stride} == 0) & ({seen} < {count})")
+        extra.append(f"{seen} * {w.size(step)}")
+    offset, _ = w.sum_of(tile, start, terms, full=True)
+    mask = replace(tile, whole=tuple(masks)).mask([0, 1])
+    return w.load_at(dy, " + ".join([offset, *extra]), mask, other="0.0", prefix="a")

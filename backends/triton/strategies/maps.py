@@ -1,0 +1,21 @@
+"""Kernels without an anchor: the scalar program at every point."""
+
+from __future__ import annotations
+
+from ....ir.dims import product
+from ..launches import TritonKernel
+from ..scalars import emit_region
+from .common import Context, flat_tile, map_block, merged
+
+__all__ = ["map_kernel"]
+
+
+def map_kernel(context: Context) -> TritonKernel:
+    """One launch; neighbouring elements of the (last) result are neighbours in a tile."""
+    w = context.writer()
+    region = merged(context.kernel.after)
+    block = map_block(region.shape)
+    tile = flat_tile(w, region.shape, w.program(), block)
+    emit_region(w, region, tile)
+    launch = w.launch([(product(region.shape), block)], tiling=f"{block} elements")
+    return TritonKernel(context.kernel, (launch,))

@@ -1,0 +1,175 @@
+"""The loop that contractions and convolutions share: tiles of products, summed in f32.
+
+Rows (m), columns (n) and summed positions (k) are flat indices; what an operand's address is at
+(m, k) or (k, n) is the caller's business. Where there are few tiles and long sums, the sum is
+split into parts that a second launch adds in a fixed order: no atomics, the same bits each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ....ir.dims import Size, hint, product
+from ....ir.dtypes import DType
+from ..launches import TritonKernel
+from ..scalars import emit_region
+from ..writer import Coord, Tile, Writer, dtype_text
+from .common import PROGRAMS, Context, ordered_sum, power_of_two, scratch
+
+__all__ = ["Blocks", "Problem", "matmul"]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Tile sizes, warps and pipeline stages."""
+
+    m: int
+    n: int
+    k: int
+    warps: int
+    stages: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Sizes of the axes behind m, n and k, and of those that every product has its own of."""
+
+    batch: tuple[Size, ...]
+    m: tuple[Size, ...]
+    n: tuple[Size, ...]
+    k: tuple[Size, ...]
+
+
+#: loads of one operand's tile: (writer, coordinates of batch, of the rows, of the columns, tile
+#: with masks) -> variable
+Load = Callable[[Writer, Sequence[Coord], Sequence[Coord], Sequence[Coord], Tile], str]
+
+#: coordinates of the result's axes from those of batch, m and n
+Place = Callable[[Sequence[Coord], Sequence[Coord], Sequence[Coord]], tuple[Coord, ...]]
+
+
+def choose_blocks(problem: Problem, dtype: DType, precision: str) -> Blocks:
+    """By the typical sizes alone; not measured on a device."""
+    m, n, k = (hint(product(s)) for s in (problem.m, problem.n, problem.k))
+    wide = dtype is DType.F64
+    bm = power_of_two(m, 16, 64 if wide else 128)
+    bn = power_of_two(n, 16, 64 if wide else 128)
+    batch = hint(product(problem.batch))
+    # smaller tiles while there are too few of them to go round
+    while bm * bn > 64 * 64 and batch * _cdiv(m, bm) * _cdiv(n, bn) < PROGRAMS:
+        bm, bn = (bm // 2, bn) if bm >= bn else (bm, bn // 2)
+    bk = power_of_two(k, 16, 32 if precision != "bf16" else 64)
+    if bm * bn >= 128 * 128 and precision == "f32":
+        bn = 64  # without tensor cores the sums of a larger tile do not fit the registers
+    warps = 8 if bm * bn >= 128 * 128 else 4
+    return Blocks(bm, bn, bk, warps, 3)
+
+
+def choose_parts(problem: Problem, blocks: Blocks) -> int:
+    """Into how many parts the sums are split."""
+    m, n, k = (hint(product(s)) for s in (problem.m, problem.n, problem.k))
+    tiles = hint(product(problem.batch)) * _cdiv(m, blocks.m) * _cdiv(n, blocks.n)
+    steps = _cdiv(k, blocks.k)
+    if tiles * 2 > PROGRAMS or steps < 16:
+        return 1
+    return max(1, min(steps // 8, PROGRAMS // tiles, 64))
+
+
+def _cdiv(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def matmul(
+    context: Context, problem: Problem, left: Load, right: Load, place: Place, dtype: DType
+) -> TritonKernel:
+    """The kernel: loop, then the region after the anchor, in the sums' registers."""
+    kernel = context.kernel
+    precision = "f32" if dtype is DType.F64 else context.options.precision
+    b = choose_blocks(problem, dtype, precision)
+    parts = choose_parts(problem, b)
+    w = context.writer()
+    sizes = {"m": product(problem.m), "n": product(problem.n), "k": product(problem.k)}
+    counts = [
+        *([str(parts)] if parts > 1 else []),
+        *([w.size(product(problem.batch))] if product(problem.batch) != 1 else []),
+        f"tl.cdiv({w.size(sizes['m'])}, {b.m})",
+        f"tl.cdiv({w.size(sizes['n'])}, {b.n})",
+    ]
+    places = w.split_program(w.program(), counts)
+    part = places.pop(0) if parts > 1 else "0"
+    batch = w.split(places.pop(0), problem.batch, None, "b") if len(places) == 3 else [
+        Coord("0", None)] * len(problem.batch)  # fmt: skip
+    m, inside_m = _line(w, "m", places[0], b.m, sizes["m"])
+    n, inside_n = _line(w, "n", places[1], b.n, sizes["n"])
+    rows, columns = w.split(m, problem.m, 0, "m"), w.split(n, problem.n, 1, "n")
+    acc_dtype = DType.F64 if dtype is DType.F64 else DType.F32
+    acc = w.let("acc", f"tl.zeros([{b.m}, {b.n}], {dtype_text(acc_dtype)})")
+    begin, end = "0", w.size(sizes["k"])
+    if parts > 1:
+        share = w.let("share", f"tl.cdiv({w.size(sizes['k'])}, {parts * b.k}) * {b.k}")
+        begin = w.let("begin", f"{part} * {share}")
+        end = w.let("end", f"tl.minimum({begin} + {share}, {w.size(sizes['k'])})")
+    with w.block(f"for start in range({begin}, {end}, {b.k}):"):
+        k = w.let("k", f"start + tl.arange(0, {b.k})")
+        masked = parts > 1 or not _even(sizes["k"], b.k)
+        inside_k = w.let("here", f"{k} < {end}") if masked else ""
+        down = w.split(k, problem.k, 0, "k")
+        across = [Coord(c.text, None if c.dim is None else 1) for c in down]
+        mk = _masks({0: inside_m, 1: inside_k})
+        kn = _masks({0: inside_k, 1: inside_n})
+        x = left(w, batch, rows, across, Tile((b.m, b.k), (), mk))
+        y = right(w, batch, down, columns, Tile((b.k, b.n), (), kn))
+        if precision == "bf16":
+            x, y = f"{x}.to(tl.bfloat16)", f"{y}.to(tl.bfloat16)"
+        how = "tf32" if precision == "tf32" else "ieee"
+        w.line(f'{acc} = tl.dot({x}, {y}, {acc}, input_precision="{how}", '
+               f"out_dtype={dtype_text(acc_dtype)})")  # fmt: skip
+    tiling = (f"{b.m} x {b.n} results, {b.k} products a step, "
+              f"{precision if dtype is not DType.F64 else 'f64'}")  # fmt: skip
+    coords = place(batch, rows, columns)
+    tile = Tile((b.m, b.n), coords, _masks({0: inside_m, 1: inside_n}))
+    grid = [(sizes["m"], b.m), (sizes["n"], b.n), (product(problem.batch), 1)]
+    if parts == 1:
+        emit_region(w, kernel.after, tile, acc)
+        launch = w.launch(grid, warps=b.warps, stages=b.stages, tiling=tiling)
+        return TritonKernel(kernel, (launch,))
+    total = product(kernel.after.shape)
+    partial = scratch(context, "partial", acc_dtype, total * parts)
+    _store_part(w, kernel.after.shape, tile, w.pointer(partial.name), part, acc)
+    first = w.launch([*grid, (parts, 1)], warps=b.warps, stages=b.stages, scratch=[partial],
+                     tiling=f"{tiling}, {parts} parts")  # fmt: skip
+    second = ordered_sum(context, partial, parts, "_total")
+    return TritonKernel(kernel, (first, second), (partial,))
+
+
+def _line(w: Writer, name: str, place: str, block: int, size: Size) -> tuple[str, str]:
+    """A flat index along one side of the tile, and its mask (empty if none is needed)."""
+    flat = w.let(f"{name}_", f"{place} * {block} + tl.arange(0, {block})")
+    if _even(size, block):
+        return flat, ""
+    return flat, w.let("inside", f"{flat} < {w.size(size)}")
+
+
+def _masks(found: dict[int, str]) -> dict[int, str]:
+    return {d: text for d, text in found.items() if text}
+
+
+def _even(size: Size, block: int) -> bool:
+    return isinstance(size, int) and size % block == 0
+
+
+def _store_part(
+    w: Writer, shape: Sequence[Size], tile: Tile, pointer: str, part: str, value: str
+) -> None:
+    """One part of a split sum, in row-major order of the result."""
+    strides: list[Size] = []
+    step: Size = 1
+    for size in reversed(shape):
+        strides.insert(0, step)
+        step = step * size
+    terms = list(zip(tile.coords, strides, shape, strict=True))
+    offset, dims = w.sum_of(tile, 0, terms, full=True)
+    mask = tile.mask(dims)
+    extra = f", mask={mask}" if mask else ""
+    w.line(f"tl.store({pointer} + {part} * {w.size(step)} + {offset}, {value}{extra})")
