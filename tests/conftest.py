@@ -18,6 +18,9 @@ from hypothesis import HealthCheck, settings
 
 GOLDEN = Path(__file__).parent / "golden"
 
+# read when Triton's language is imported: its kernels run in NumPy, GPU or not
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # Compiling an example may take long on a busy machine: no deadlines, only counts.
 settings.register_profile(
     "ci",

@@ -133,8 +133,8 @@ class NoDevice:
         return part
 
     def prepare(self, launches: Sequence[Any]) -> Callable[[], None]:
-        raise _error("this program cannot run here", got=self.reason,
-                     hint="compile it for a target that can: numpy, or c with a C compiler")  # fmt: skip
+        hint = "compile it for a target that can: numpy, or c with a C compiler"
+        raise _error("this program cannot run here", got=self.reason, hint=hint)
 
 
 class TorchDevice:
@@ -257,15 +257,15 @@ class DriverDevice:
         self.call("MemFree", block)
 
     def upload(self, block: ctypes.c_uint64, offset: int, data: np.ndarray[Any, Any]) -> None:
-        self.call("MemcpyHtoDAsync", ctypes.c_uint64(block.value + offset),
-                  ctypes.c_void_p(data.ctypes.data), ctypes.c_size_t(data.nbytes), self.stream)  # fmt: skip
+        there, here = ctypes.c_uint64(block.value + offset), ctypes.c_void_p(data.ctypes.data)
+        self.call("MemcpyHtoDAsync", there, here, ctypes.c_size_t(data.nbytes), self.stream)
         self.call("StreamSynchronize", self.stream)  # the host's copy may go away
 
     def download(self, block: ctypes.c_uint64, offset: int, nbytes: int) -> np.ndarray[Any, Any]:
         data = np.empty(nbytes, np.uint8)
+        here, there = ctypes.c_void_p(data.ctypes.data), ctypes.c_uint64(block.value + offset)
         if nbytes:
-            self.call("MemcpyDtoHAsync", ctypes.c_void_p(data.ctypes.data),
-                      ctypes.c_uint64(block.value + offset), ctypes.c_size_t(nbytes), self.stream)  # fmt: skip
+            self.call("MemcpyDtoHAsync", here, there, ctypes.c_size_t(nbytes), self.stream)
         self.call("StreamSynchronize", self.stream)
         return data
 

@@ -24,7 +24,7 @@ __all__ = ["TARGETS", "TOLERANCE", "Run", "agree", "build", "check"]
 
 Arrays = Mapping[str, Any]
 
-TARGETS = ("numpy", "c")
+TARGETS = ("numpy", "c", "triton")
 
 #: relative to the larger of the element and the largest element of its array
 TOLERANCE = {DType.F64: 1e-12, DType.F32: 1e-5}

@@ -151,8 +151,9 @@ def random_uniform(context: Context) -> TritonKernel:
 
     def value(w: Writer, tile: Tile) -> str:
         w.helpers.add("philox")
-        key = f"{w.load(seed, tile)}.to(tl.uint64)"
-        count = f"{w.load(counter, tile)}.to(tl.uint64)"
+        one = replace(tile, coords=(), masks={})
+        key = f"{w.load(seed, one)}.to(tl.uint64)"
+        count = f"{w.load(counter, one)}.to(tl.uint64)"
         words = [w.fresh("word") for _ in range(4)]
         w.line(f"{', '.join(words)} = philox(i0 // 4, {anchor.stream}, {count}, {key})")
         pick = f"tl.where(i0 % 4 == 2, {words[2]}, {words[3]})"
