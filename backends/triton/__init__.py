@@ -32,7 +32,7 @@ CAPABILITIES = Capabilities(
     ),
     prologue=frozenset({"reduce"}),
     convolution="direct",
-    layout="row major",
+    layout="channels last",
     bundle_bytes=1 << 30,
 )  # fmt: skip
 

@@ -15,7 +15,8 @@ class Capabilities:
     a scalar program in the same kernel. ``convolution`` says whether convolution anchors
     are carried out as such ("direct") or legalised to contractions ("contract"). ``layout``
     is the policy of orders of axes: "batch innermost" (a vector holds the same element of
-    neighbouring examples) or "row major" (everything as its type says).
+    neighbouring examples), "channels last" (images [N, *S, C] and kernels [O, *K, C], all
+    else as its type says) or "row major" (everything as its type says).
     """
 
     name: str

@@ -16,7 +16,7 @@ from ..scalars import emit_region
 from ..writer import Tile, Writer, dtype_text
 
 __all__ = ["PROGRAMS", "Context", "anchor_dtype", "flat_tile", "merge_region", "ordered_sum",
-           "power_of_two", "scratch"]  # fmt: skip
+           "power_of_two", "scratch", "walk"]  # fmt: skip
 
 #: programs that keep a large GPU busy: about one per multiprocessor
 PROGRAMS = 132
@@ -64,21 +64,35 @@ def merge_region(
 def merged(region: Region) -> Region:
     """A region walked in the order in which its last result lies in memory."""
     accesses = [*region.loads, *(a for _, a in region.stores)]
-    leader = region.stores[-1][1] if region.stores else region.loads[0]
-    sizes, found = merge_region(region.shape, accesses, order_of(leader))
+    sizes, found = merge_region(region.shape, accesses, walk(region))
     loads = tuple(found[: len(region.loads)])
     stores = tuple((k, a) for (k, _), a in zip(region.stores, found[len(loads) :], strict=True))
     return Region(sizes, region.program, loads, stores)
 
 
-def flat_tile(w: Writer, shape: Sequence[Size], pid: str, block: int, prefix: str = "i") -> Tile:
-    """One-dimensional tile over the flat index of a space, in row-major order."""
+def walk(region: Region) -> tuple[int, ...]:
+    """Axes, outermost first, as the region's last result lies in memory."""
+    accesses = [a for _, a in region.stores] or region.loads
+    return order_of(accesses[-1]) if accesses else tuple(range(len(region.shape)))
+
+
+def flat_tile(
+    w: Writer,
+    shape: Sequence[Size],
+    pid: str,
+    block: int,
+    order: Sequence[int] | None = None,
+    prefix: str = "i",
+) -> Tile:
+    """One-dimensional tile over the flat index of a space, axes in this order."""
+    order = range(len(shape)) if order is None else order
     flat = w.let(prefix, f"{pid} * {block} + tl.arange(0, {block})")
     total = product(shape)
     masks = {}
     if not (isinstance(total, int) and total % block == 0):
         masks[0] = w.let("inside", f"{flat} < {w.size(total)}")
-    return Tile((block,), tuple(w.split(flat, shape, 0)), masks)
+    split = dict(zip(order, w.split(flat, [shape[a] for a in order], 0), strict=True))
+    return Tile((block,), tuple(split[a] for a in range(len(shape))), masks)
 
 
 def map_block(shape: Sequence[Size]) -> int:
@@ -95,17 +109,22 @@ def scratch(context: Context, name: str, dtype: DType, size: Size) -> Buffer:
 
 
 def ordered_sum(
-    context: Context, partial: Buffer, parts: int, suffix: str, op: str = "sum"
+    context: Context,
+    partial: Buffer,
+    parts: int,
+    suffix: str,
+    order: Sequence[int],
+    op: str = "sum",
 ) -> Launch:
     """Adds the parts of a split sum one after the other, then the region after the anchor.
 
-    ``partial`` holds ``parts`` times the result in row-major order, the part outermost.
+    ``partial`` holds ``parts`` times the result with its axes in ``order``, the part outermost.
     """
     kernel = context.kernel
     w = context.writer(suffix)
     region = kernel.after
     block = map_block(region.shape)
-    tile = flat_tile(w, region.shape, w.program(), block)
+    tile = flat_tile(w, region.shape, w.program(), block, order)
     total = product(region.shape)
     dtype = dtype_text(partial.dtype)
     w.comment(f"the {parts} parts, always in the same order")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ....ir.dims import Size, exact_div
+from ....ir.dims import Size, exact_div, hint
 from ....ir.kernel import anchors
 from ....ir.kernel.memory import Access
 from ..launches import TritonKernel
@@ -26,13 +26,16 @@ def convolution(context: Context) -> TritonKernel:
     image, weights = context.kernel.operands
     x, w_ = _grouped(image, 1, anchor.groups), _grouped(weights, 0, anchor.groups)
     out = context.kernel.after.shape
-    problem = Problem((anchor.groups,), (out[0], *out[2:]), (w_.shape[1],), tuple(w_.shape[2:]))
+    # channel, then places of the window, in the order in which the image has them
+    summed = _Order(tuple(w_.shape[2:]), x.strides[2:])
+    problem = Problem((anchor.groups,), (out[0], *out[2:]), (w_.shape[1],), summed.shape)
 
     def left(w: Writer, group: Coords, rows: Coords, columns: Coords, tile: Tile) -> str:
-        return _image(w, anchor, x, (rows[0], group[0], columns[0]), rows[1:], columns[1:], tile)
+        channel, *taps = summed.back(columns)
+        return _image(w, anchor, x, (rows[0], group[0], channel), rows[1:], taps, tile)
 
     def right(w: Writer, group: Coords, rows: Coords, columns: Coords, tile: Tile) -> str:
-        return _plain(w, w_, (group[0], columns[0], *rows), tile, "b")
+        return _plain(w, w_, (group[0], columns[0], *summed.back(rows)), tile, "b")
 
     def place(group: Coords, rows: Coords, columns: Coords) -> tuple[Coord, ...]:
         return (rows[0], _joined(group[0], columns[0], w_.shape[1]), *rows[1:])
@@ -47,16 +50,17 @@ def input_grad(context: Context) -> TritonKernel:
     cotangent, weights = context.kernel.operands
     dy, w_ = _grouped(cotangent, 1, anchor.groups), _grouped(weights, 0, anchor.groups)
     out = context.kernel.after.shape
-    problem = Problem(
-        (anchor.groups,), (out[0], *out[2:]), (w_.shape[2],), (w_.shape[1], *w_.shape[3:])
-    )
+    summed = _Order((w_.shape[1], *w_.shape[3:]), dy.strides[2:])
+    problem = Problem((anchor.groups,), (out[0], *out[2:]), (w_.shape[2],), summed.shape)
 
     def left(w: Writer, group: Coords, rows: Coords, columns: Coords, tile: Tile) -> str:
-        outer = (rows[0], group[0], columns[0])
-        return _cotangent(w, anchor, dy, outer, rows[1:], columns[1:], tile, w_.shape[3:])
+        channel, *taps = summed.back(columns)
+        outer = (rows[0], group[0], channel)
+        return _cotangent(w, anchor, dy, outer, rows[1:], taps, tile, w_.shape[3:])
 
     def right(w: Writer, group: Coords, rows: Coords, columns: Coords, tile: Tile) -> str:
-        return _plain(w, w_, (group[0], rows[0], columns[0], *rows[1:]), tile, "b")
+        channel, *taps = summed.back(rows)
+        return _plain(w, w_, (group[0], channel, columns[0], *taps), tile, "b")
 
     def place(group: Coords, rows: Coords, columns: Coords) -> tuple[Coord, ...]:
         return (rows[0], _joined(group[0], columns[0], w_.shape[2]), *rows[1:])
@@ -71,20 +75,33 @@ def weight_grad(context: Context) -> TritonKernel:
     image, cotangent = context.kernel.operands
     x, dy = _grouped(image, 1, anchor.groups), _grouped(cotangent, 1, anchor.groups)
     out = context.kernel.after.shape
-    problem = Problem(
-        (anchor.groups,), (dy.shape[2],), (out[1], *out[2:]), (dy.shape[0], *dy.shape[3:])
-    )
+    across = _Order((out[1], *out[2:]), x.strides[2:])
+    problem = Problem((anchor.groups,), (dy.shape[2],), across.shape, (dy.shape[0], *dy.shape[3:]))
 
     def left(w: Writer, group: Coords, rows: Coords, columns: Coords, tile: Tile) -> str:
         return _plain(w, dy, (columns[0], group[0], rows[0], *columns[1:]), tile, "a")
 
     def right(w: Writer, group: Coords, rows: Coords, columns: Coords, tile: Tile) -> str:
-        return _image(w, anchor, x, (rows[0], group[0], columns[0]), rows[1:], columns[1:], tile)
+        channel, *taps = across.back(columns)
+        return _image(w, anchor, x, (rows[0], group[0], channel), rows[1:], taps, tile)
 
     def place(group: Coords, rows: Coords, columns: Coords) -> tuple[Coord, ...]:
-        return (_joined(group[0], rows[0], dy.shape[2]), *columns)
+        return (_joined(group[0], rows[0], dy.shape[2]), *across.back(columns))
 
     return matmul(context, problem, left, right, place, image.dtype)
+
+
+class _Order:
+    """Axes sorted by falling stride, so that neighbours in memory are neighbours in a tile."""
+
+    def __init__(self, shape: tuple[Size, ...], strides: Sequence[Size]) -> None:
+        self.axes = sorted(range(len(shape)), key=lambda a: (-abs(hint(strides[a])), a))
+        self.shape = tuple(shape[a] for a in self.axes)
+
+    def back(self, coords: Coords) -> list[Coord]:
+        """Coordinates of the sorted axes, in the axes' own order."""
+        found = dict(zip(self.axes, coords, strict=True))
+        return [found[a] for a in range(len(coords))]
 
 
 # -- operands --------------------------------------------------------------------------------------

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from ....ir.dims import Size, hint, product
 from ....ir.dtypes import DType
+from ....ir.kernel.memory import contiguous_strides
 from ..launches import TritonKernel
 from ..scalars import emit_region
 from ..writer import Coord, Tile, Writer, dtype_text
-from .common import PROGRAMS, Context, ordered_sum, power_of_two, scratch
+from .common import PROGRAMS, Context, ordered_sum, power_of_two, scratch, walk
 
 __all__ = ["Blocks", "Problem", "matmul"]
 
@@ -136,10 +137,11 @@ def matmul(
         return TritonKernel(kernel, (launch,))
     total = product(kernel.after.shape)
     partial = scratch(context, "partial", acc_dtype, total * parts)
-    _store_part(w, kernel.after.shape, tile, w.pointer(partial.name), part, acc)
+    order = walk(kernel.after)
+    _store_part(w, kernel.after.shape, order, tile, w.pointer(partial.name), part, acc)
     first = w.launch([*grid, (parts, 1)], warps=b.warps, stages=b.stages, scratch=[partial],
                      tiling=f"{tiling}, {parts} parts")  # fmt: skip
-    second = ordered_sum(context, partial, parts, "_total")
+    second = ordered_sum(context, partial, parts, "_total", order)
     return TritonKernel(kernel, (first, second), (partial,))
 
 
@@ -160,14 +162,17 @@ def _even(size: Size, block: int) -> bool:
 
 
 def _store_part(
-    w: Writer, shape: Sequence[Size], tile: Tile, pointer: str, part: str, value: str
+    w: Writer,
+    shape: Sequence[Size],
+    order: Sequence[int],
+    tile: Tile,
+    pointer: str,
+    part: str,
+    value: str,
 ) -> None:
-    """One part of a split sum, in row-major order of the result."""
-    strides: list[Size] = []
-    step: Size = 1
-    for size in reversed(shape):
-        strides.insert(0, step)
-        step = step * size
+    """One part of a split sum, axes of the result in this order."""
+    strides = contiguous_strides(tuple(shape), tuple(order))
+    step = product(shape)
     terms = list(zip(tile.coords, strides, shape, strict=True))
     offset, dims = w.sum_of(tile, 0, terms, full=True)
     mask = tile.mask(dims)

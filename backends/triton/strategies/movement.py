@@ -12,17 +12,20 @@ from ....ir.kernel.memory import Access
 from ..launches import TritonKernel
 from ..scalars import emit_region, number
 from ..writer import Coord, Tile, Writer, dtype_text
-from .common import Context, anchor_dtype, flat_tile, map_block
+from .common import Context, anchor_dtype, flat_tile, map_block, walk
 
 __all__ = ["concat", "fold", "gather", "pad", "random_uniform", "scatter_add"]
 
 
-def _each(context: Context, value: Callable[[Writer, Tile], str]) -> TritonKernel:
+def _each(
+    context: Context, value: Callable[[Writer, Tile], str], *, row_major: bool = False
+) -> TritonKernel:
     """One launch over the result's space, whose elements ``value`` makes."""
     w = context.writer()
     shape = context.kernel.after.shape
     block = map_block(shape)
-    tile = flat_tile(w, shape, w.program(), block)
+    order = None if row_major else walk(context.kernel.after)
+    tile = flat_tile(w, shape, w.program(), block, order)
     emit_region(w, context.kernel.after, tile, value(w, tile))
     launch = w.launch([(product(shape), block)], tiling=f"{block} elements")
     return TritonKernel(context.kernel, (launch,))
@@ -164,4 +167,4 @@ def random_uniform(context: Context) -> TritonKernel:
         return w.let("u", f"{whole} * {2.0**-24!r}")
 
     assert anchor_dtype(context.kernel) in (DType.F32, DType.F64)
-    return _each(context, value)
+    return _each(context, value, row_major=True)

@@ -28,8 +28,9 @@ def reduce_kernel(context: Context) -> TritonKernel:
     anchor = kernel.anchor
     assert isinstance(anchor, anchors.Reduce)
     original = _source(kernel.before, kernel.operands)
-    source = _merged(original, anchor.axes)
-    kept = [a for a in range(len(original.shape)) if a not in anchor.axes]
+    lead = order_of(original.loads[0]) if original.loads else range(len(original.shape))
+    kept = [a for a in lead if a not in anchor.axes]
+    source = _merged(original, kept, [a for a in lead if a in anchor.axes])
     axes = tuple(range(len(kept), len(source.shape)))
     rows, columns = product(source.shape[: len(kept)]), product(source.shape[len(kept) :])
     br, bc = _blocks(rows, columns, source.loads[0] if source.loads else None, axes)
@@ -65,7 +66,8 @@ def reduce_kernel(context: Context) -> TritonKernel:
         w.line(f"tl.store({pointer} + {places[1]} * {w.size(rows)} + {row}, {result}{mask})")
         first = w.launch([(rows, br), (parts, 1)], scratch=[partial],
                          tiling=f"{br} rows, {bc} columns, {parts} parts")  # fmt: skip
-        second = ordered_sum(context, partial, parts, "_total", anchor.op)
+        order = _result_order(kernel.after, kept)
+        second = ordered_sum(context, partial, parts, "_total", order, anchor.op)
         return TritonKernel(kernel, (first, second), (partial,))
     after = Tile((br,), _kept_coords(kernel.after, kept, list(coords.values())), masks)
     emit_region(w, kernel.after, after, result)
@@ -85,10 +87,17 @@ def _source(before: Region | None, operands: tuple[Access, ...]) -> Region:
 
 def _kept_coords(after: Region, kept: list[int], coords: list[Coord]) -> tuple[Coord, ...]:
     """Coordinates of the result's axes: reduced axes are gone, or stay with size 1."""
-    if len(after.shape) == len(kept):
-        return tuple(coords)
     places = dict(zip(kept, coords, strict=True))
+    if len(after.shape) == len(kept):
+        return tuple(places[a] for a in sorted(kept))
     return tuple(places.get(a, Coord("0", None)) for a in range(len(after.shape)))
+
+
+def _result_order(after: Region, kept: list[int]) -> list[int]:
+    """The result's axes in the order in which the kept ones are walked."""
+    if len(after.shape) == len(kept):
+        return [sorted(kept).index(a) for a in kept]
+    return [*(a for a in range(len(after.shape)) if a not in kept), *kept]
 
 
 def _blocks(
@@ -167,12 +176,10 @@ def _inner(
     return Tile(block, tuple(found[a] for a in range(len(source.shape))), all_masks), inside
 
 
-def _merged(source: Region, axes: tuple[int, ...]) -> Region:
+def _merged(source: Region, kept: list[int], axes: list[int]) -> Region:
     """The region with the kept axes first, then the reduced ones, merged where they can be."""
     accesses = [*source.loads, *(a for _, a in source.stores)]
-    kept = [a for a in range(len(source.shape)) if a not in axes]
-    lead = order_of(accesses[0]) if accesses else range(len(source.shape))
-    groups = coalesce(source.shape, [a for a in lead if a in axes], [a.strides for a in accesses])
+    groups = coalesce(source.shape, axes, [a.strides for a in accesses])
     sizes = (*(source.shape[a] for a in kept), *sizes_of(source.shape, groups))
 
     def over(access: Access) -> Access:

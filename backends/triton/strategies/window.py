@@ -12,10 +12,11 @@ from ....ir.dims import Size, product
 from ....ir.dtypes import DType
 from ....ir.kernel import anchors
 from ....ir.kernel.memory import Access, contiguous_strides
+from ....ir.kernel.spaces import order_of
 from ..launches import Launch, TritonKernel
 from ..scalars import emit_region
 from ..writer import Coord, Tile, Writer, dtype_text
-from .common import Context, anchor_dtype, flat_tile, map_block, scratch
+from .common import Context, anchor_dtype, flat_tile, map_block, scratch, walk
 
 __all__ = ["window_max", "window_max_gather", "window_max_scatter", "window_sum",
            "window_sum_grad"]  # fmt: skip
@@ -76,7 +77,7 @@ def window_max_scatter(context: Context) -> TritonKernel:
     kernel = context.kernel
     anchor, (x, y, v) = kernel.anchor, kernel.operands
     assert isinstance(anchor, anchors.WindowMaxScatter)
-    strides = contiguous_strides(y.shape, tuple(range(len(y.shape))))
+    strides = contiguous_strides(y.shape, order_of(y))
     buffer = scratch(context, "winner", DType.I32, product(y.shape))
     winner = Access(buffer.name, DType.I32, 0, y.shape, strides)
     first = _winners(context, anchor, x, y, winner)
@@ -114,7 +115,8 @@ def _start(context: Context, suffix: str = "") -> tuple[Writer, Tile]:
     """A tile over the result's space."""
     w = context.writer(suffix)
     shape = context.kernel.after.shape
-    return w, flat_tile(w, shape, w.program(), map_block(shape))
+    order = walk(context.kernel.after)
+    return w, flat_tile(w, shape, w.program(), map_block(shape), order)
 
 
 def _finish(context: Context, w: Writer, tile: Tile, value: str) -> TritonKernel:
@@ -185,7 +187,7 @@ def _winners(context: Context, anchor: _Window, x: Access, y: Access, winner: Ac
     """The number of the first maximum in every window."""
     w = context.writer("_winner")
     block = map_block(y.shape)
-    tile = flat_tile(w, y.shape, w.program(), block)
+    tile = flat_tile(w, y.shape, w.program(), block, order_of(y))
     top = w.load(y, tile, prefix="top")
     first = w.let("first", f"tl.full([{block}], -1, tl.int32)")
     with _loop(w, anchor.window, backwards=True) as taps:
