@@ -475,13 +475,15 @@ def explain(
             _times(program, wanted, as_json)
             return
         if as_json:
-            _print_json(report)
+            _print_json({**report, "gpu_kernels": program.gpu_kernels})
             return
         table = Table("kernel", "kind", "bricks", "kB", "MFLOP")
         for row in report["table"]:
             table.add_row(row["kernel"], row["kind"], str(row["bricks"]),
                           f"{row['bytes'] / 1e3:,.1f}", f"{row['flops'] / 1e6:,.2f}")  # fmt: skip
         _out.print(table)
+        if program.gpu_kernels:
+            _out.print(_gpu_table(program.gpu_kernels))
         sizes = ", ".join(f"{n}={v}" for n, v in report["dims"].items())
         _out.print(
             f"{wanted} at {sizes or 'fixed sizes'}: {report['kernels_before_fusion']} kernels "
@@ -502,6 +504,16 @@ def explain(
                 verdict = "fused" if edge["fused"] else "not fused"
                 _out.print(f"%{edge['from']} -> %{edge['to']}: {verdict}: {edge['reason']}",
                            markup=False)  # fmt: skip
+
+
+def _gpu_table(kernels: dict[str, dict[str, Any]]) -> Table:
+    """Registers, memory and instructions of kernels compiled for a GPU."""
+    table = Table("GPU kernel", "warps", "registers", "spilled", "shared", "tensor", "loads")
+    for name, r in kernels.items():
+        loads = " ".join(f"{n}x{w}" for w, n in r.get("loads", {}).items() if n)
+        table.add_row(name, str(r["warps"]), str(r["registers"]), str(r["spilled"]),
+                      str(r["shared"]), str(r.get("tensor", "?")), loads)  # fmt: skip
+    return table
 
 
 @app.command()

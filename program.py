@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from .backends.c import CBackend
 from .backends.c.build import shared_library
 from .backends.c.profile import PROFILE, KernelTime, Limits, kernel_times, measured_limits
+from .backends.triton import RESOURCES
 from .compiler.explain import explain, fusion_text, kernels_text, schedule_text
 from .compiler.optimizers import Optimizer
 from .driver import Compiled, Function, Observer, backend, compile_model, planned
@@ -21,6 +23,7 @@ from .frontends.model import Model
 from .frontends.torch_export.state import torch_state
 from .ir.dims import evaluate, maximum, minimum
 from .ir.dtypes import DType
+from .ir.interpret import interpret
 from .ir.kernel.loops import LoopKernel
 from .ir.printer import print_graph
 from .runtime import artifact
@@ -79,6 +82,17 @@ class Program(Executable):
             for name, f in self.compiled.functions.items()
             if name in chosen
         }
+
+    @property
+    def gpu_kernels(self) -> dict[str, dict[str, Any]]:
+        """What every kernel that was compiled ahead of time for a GPU takes; else empty.
+
+        By the kernel's name in ``kernels.py``: warps, stages, threads, registers of a thread,
+        bytes of shared memory, spilled bytes, loads from global memory by bits, and the number
+        of tensor-core instructions. All of it is read from the binaries, without a GPU.
+        """
+        text = self.compiled.sources.get(RESOURCES)
+        return {} if text is None else dict(json.loads(text))
 
     def profile(self, function: str, repeats: int = 50) -> tuple[list[KernelTime], Limits]:
         """Median seconds of each kernel at the typical sizes, and this machine's limits.
@@ -158,7 +172,8 @@ class Program(Executable):
     def _golden(self) -> Golden:
         """Inputs of the smallest sizes, and what the functions make of them now.
 
-        The program's own weights are put back afterwards.
+        The program's own weights are put back afterwards. Where the target cannot run, the
+        reference interpreter says what it would give.
         """
         before = self.state_dict()
         inputs: dict[str, dict[str, Array]] = {}
@@ -166,8 +181,13 @@ class Program(Executable):
         for name, f in self.compiled.functions.items():
             sizes = {n: min(max(2, d.lo), d.hi) for n, d in f.program.dims.items()}
             inputs[name] = example_inputs(f, sizes)
-            outputs[name] = self.call(name, inputs[name])
-            self.load_state_dict(before)
+            if self.cannot_run:
+                leaves = f.graph.parameters | f.graph.states
+                known = {n: a for n, a in before.items() if n in leaves}
+                outputs[name] = dict(interpret(f.graph, {**inputs[name], **known}).outputs)
+            else:
+                outputs[name] = self.call(name, inputs[name])
+                self.load_state_dict(before)
         return Golden(inputs, outputs)
 
 
@@ -218,6 +238,7 @@ def describe(compiled: Compiled) -> dict[str, Any]:
         "brickc": __version__,
         "model": compiled.model.name,
         "target": compiled.target,
+        "tolerances": dict(backend(compiled.target).tolerances),
         "dtype": "f64" if dtypes == {DType.F64} else "f32",
         "functions": functions,
         "leaves": {

@@ -55,6 +55,11 @@ class Backend(Protocol):
     name: str
     capabilities: Capabilities
 
+    @property
+    def tolerances(self) -> Mapping[str, float]:
+        """Relative error against the interpreter by dtype, where it is more than usual."""
+        ...
+
     def select(
         self, program: KernelProgram
     ) -> tuple[Sequence[object], Mapping[int, Sequence[Buffer]]]:

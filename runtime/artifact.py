@@ -104,7 +104,8 @@ def write(
             flat.update({f"{function}/{kind}/{n}": a for n, a in arrays.items()})
     data["golden.safetensors"] = dump(flat)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in data.items()}
-    manifest = {"format": FORMAT, "tolerances": TOLERANCES, **description, "files": hashes}
+    tolerances = {**TOLERANCES, **description.get("tolerances", {})}
+    manifest = {"format": FORMAT, **description, "tolerances": tolerances, "files": hashes}
     text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     with new_folder(folder) as scratch:
         for name, content in data.items():

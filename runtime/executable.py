@@ -111,6 +111,11 @@ class Executable:
         with self._errors():
             return dict(self._program.train_step(**inputs))
 
+    @property
+    def cannot_run(self) -> str:
+        """Why functions cannot be called here (no GPU); empty if they can."""
+        return str(getattr(getattr(self._module, "DEVICE", None), "reason", ""))
+
     def input_dtype(self, function: str, name: str) -> np.dtype[Any]:
         """Dtype of a function's input. Raises UsageError if there is none of that name."""
         functions = self._module.FUNCTIONS

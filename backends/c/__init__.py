@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from ...errors import InternalError
 from ...ir.dims import Size, hint, product
@@ -51,6 +52,7 @@ class CBackend:
 
     name = "c"
     capabilities = CAPABILITIES
+    tolerances: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, cpu: Cpu) -> None:
         self.cpu = cpu

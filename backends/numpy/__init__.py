@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class NumpyBackend:
 
     name = "numpy"
     capabilities = CAPABILITIES
+    tolerances: Mapping[str, float] = MappingProxyType({})
 
     @staticmethod
     def of(option: str) -> NumpyBackend:

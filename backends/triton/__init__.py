@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ...ir.kernel.capabilities import Capabilities
 from ...ir.kernel.kernel import KernelProgram
@@ -18,10 +20,13 @@ from .options import Options, parse
 from .printer import Kernels, print_function
 from .strategies import Context, carry_out
 
-__all__ = ["FORMAT", "TritonBackend"]
+__all__ = ["FORMAT", "RESOURCES", "TritonBackend"]
 
 #: version of the artifact's format that the host half understands
 FORMAT = 1
+
+#: file of an ahead-of-time program with what every kernel takes, see ``build.Binary``
+RESOURCES = "kernels/resources.json"
 
 CAPABILITIES = Capabilities(
     name="triton",
@@ -36,12 +41,20 @@ CAPABILITIES = Capabilities(
     bundle_bytes=1 << 30,
 )  # fmt: skip
 
+#: relative error of a few layers with operands rounded to 10 or 7 bits of mantissa
+_ROUNDED = {"tf32": 1e-2, "bf16": 5e-2}
+
 
 class TritonBackend:
     """Implements ``backends.base.Backend`` for one architecture and precision."""
 
     name = "triton"
     capabilities = CAPABILITIES
+
+    @property
+    def tolerances(self) -> Mapping[str, float]:
+        """Rounded operands cost digits: some per layer, more with fewer bits."""
+        return {} if self.options.precision == "f32" else {"f32": _ROUNDED[self.options.precision]}
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -84,7 +97,8 @@ class TritonBackend:
         source = kernels.module(title)
         target = self.options.architecture
         files: dict[str, str | bytes] = {}
-        table = {}
+        table: dict[str, tuple[int, int, int, int, str, str]] = {}
+        resources: dict[str, Mapping[str, Any]] = {}
         if target is None:
             for k in kernels:
                 table[k.name] = (k.launch.warps, k.launch.stages, 0, 0, "", "")
@@ -93,8 +107,11 @@ class TritonBackend:
             for k, binary in zip(kernels, build(source, list(kernels), target), strict=True):
                 file = f"kernels/{k.name}.{binary.suffix}"
                 files[file] = binary.image
-                table[k.name] = (k.launch.warps, k.launch.stages, binary.threads, binary.shared,
-                                 file, binary.symbol)  # fmt: skip
+                r = binary.resources
+                resources[k.name] = r
+                table[k.name] = (r["warps"], r["stages"], r["threads"], r["shared"], file,
+                                 binary.symbol)  # fmt: skip
+            files[RESOURCES] = json.dumps(resources, indent=1, sort_keys=True) + "\n"
             number = target.number if isinstance(target.number, int) else 0
             head = f"TARGET = ({target.api!r}, {target.name!r}, {number})"
         rows = "".join(f"    {name!r}: {row!r},\n" for name, row in table.items())

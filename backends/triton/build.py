@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...errors import InternalError, UnsupportedError
 from .options import Architecture
@@ -20,13 +21,17 @@ __all__ = ["Binary", "build"]
 
 @dataclass(frozen=True)
 class Binary:
-    """One compiled kernel: a cubin or hsaco, and how it is started."""
+    """One compiled kernel: a cubin or hsaco, how it is started, and what it takes.
+
+    ``resources`` has "warps", "stages", "threads", "shared" (bytes), "registers" of a thread,
+    "spilled" (bytes of a thread), and where it could be disassembled "tensor" (tensor-core
+    instructions) and "loads" (from global memory, by bits).
+    """
 
     image: bytes
     suffix: str
     symbol: str
-    threads: int
-    shared: int
+    resources: Mapping[str, Any]
 
 
 def build(source: str, kernels: Sequence[KernelText], target: Architecture) -> list[Binary]:
@@ -52,7 +57,7 @@ def build(source: str, kernels: Sequence[KernelText], target: Architecture) -> l
         running = []
         for part in range(count):
             order = {"api": target.api, "number": target.number, "warp": target.warp,
-                     "jobs": jobs[part::count]}  # fmt: skip
+                     "shared": target.shared, "jobs": jobs[part::count]}  # fmt: skip
             (Path(folder) / f"jobs{part}.json").write_text(json.dumps(order))
             running.append(_start(folder, part))
         results = {}
@@ -70,8 +75,9 @@ def build(source: str, kernels: Sequence[KernelText], target: Architecture) -> l
             if r["shared"] > target.shared:
                 raise InternalError(f"{k.name} needs {r['shared']} bytes of shared memory; "
                                     f"{target.name} has {target.shared}")  # fmt: skip
-            image = (Path(folder) / r["file"]).read_bytes()
-            found.append(Binary(image, r["suffix"], r["symbol"], r["threads"], r["shared"]))
+            suffix, symbol = r.pop("suffix"), r.pop("symbol")
+            image = (Path(folder) / f"{k.name}.{suffix}").read_bytes()
+            found.append(Binary(image, suffix, symbol, r))
         return found
 
 

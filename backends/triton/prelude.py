@@ -11,6 +11,19 @@ from collections.abc import Iterable
 __all__ = ["NEEDS", "PRELUDE", "prelude_text"]
 
 PRELUDE: dict[str, str] = {
+    "bf16": '''\
+# the interpreter would multiply the bit patterns of bf16: there the rounded value is widened again
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+
+
+@triton.jit
+def bf16(x):
+    """x rounded to 7 bits of mantissa, an operand of the tensor cores."""
+    if INTERPRETED:
+        return x.to(tl.bfloat16).to(tl.float32)
+    else:
+        return x.to(tl.bfloat16)
+''',
     "expm1": '''\
 @triton.jit
 def expm1(x):

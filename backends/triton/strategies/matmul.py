@@ -122,7 +122,8 @@ def matmul(
         x = left(w, batch, rows, across, Tile((b.m, b.k), (), mk))
         y = right(w, batch, down, columns, Tile((b.k, b.n), (), kn))
         if precision == "bf16":
-            x, y = f"{x}.to(tl.bfloat16)", f"{y}.to(tl.bfloat16)"
+            w.helpers.add("bf16")
+            x, y = f"bf16({x})", f"bf16({y})"
         how = "tf32" if precision == "tf32" else "ieee"
         w.line(f'{acc} = tl.dot({x}, {y}, {acc}, input_precision="{how}", '
                f"out_dtype={dtype_text(acc_dtype)})")  # fmt: skip
