@@ -77,7 +77,7 @@ def resources_of_cubin(path: Path, tools: Path) -> dict[str, Any]:
     spilled = int(numbers.get("LOCAL", 0)) or (int(numbers.get("STACK", 0)) if stores else 0)
     found: dict[str, Any] = {"registers": int(numbers.get("REG", 0)), "spilled": spilled}
     if text:
-        loads = re.findall(r"\b(?:LDG|LDGSTS)(?:\.[A-Z0-9]+)*", text)
+        loads = re.findall(r"\b(?:LDGSTS|LDG)(?:\.[A-Z0-9]+)*", text)
         widths = [next((n for n in ("128", "64") if f".{n}" in x), "32") for x in loads]
         found["loads"] = {w: widths.count(w) for w in ("128", "64", "32")}
         found["tensor"] = len(re.findall(r"\b(?:HGMMA|HMMA|DMMA)\b", text))
