@@ -447,7 +447,10 @@ def check(
             for r in rows:
                 table.add_row(r.what, r.operand, f"{r.error:.1e}", "ok" if r.passed else "WRONG")
             _out.print(table)
-            _out.print(f"{len(rows) - len(failed)} of {len(rows)} gradients agree", markup=False)
+            _out.print(
+                f"{len(rows) - len(failed)} of {len(rows)} gradients agree with central differences "
+                f"in float64, each along one random direction", markup=False,
+            )  # fmt: skip
         if failed:
             raise typer.Exit(9)
 
