@@ -27,6 +27,7 @@ from .frontends import functional, layers, zoo
 from .frontends.caffe import load_caffemodel, save_caffemodel
 from .frontends.containers import Concat, Parallel, Residual, Sequential
 from .frontends.functional import *  # noqa: F403 - its __all__ is the explicit list
+from .frontends.gradients import gradients
 from .frontends.layer import Layer
 from .frontends.layers import *  # noqa: F403 - its __all__ is the explicit list
 from .frontends.load import load_model
@@ -75,6 +76,7 @@ __all__ = [
     "from_torch",
     "functional",
     "gaussian",
+    "gradients",
     "input",
     "interpret",
     "literal",

@@ -84,7 +84,7 @@ def compile_command(
     dump_ir: Annotated[
         Path | None, typer.Option(help="Also write every stage as text to this folder.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws the first parameters.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws the first parameters, and dropout.")] = 0,
     emit: Annotated[
         str, typer.Option(help="artifact, or source: model.c, model.h, weights.bin (target c).")
     ] = "artifact",
@@ -183,7 +183,7 @@ def train(
     batch: Annotated[int, typer.Option(min=1)] = 64,
     optimizer: OptimizerOption = "sgd:lr=0.05,momentum=0.9",
     target: Target = "numpy",
-    seed: Annotated[int, typer.Option(help="Parameters and order of examples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Parameters, dropout, order of examples.")] = 0,
     save: Annotated[Path | None, typer.Option(help="Write the trained artifact here.")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Write the state here, and go on from it if it is there.")
@@ -352,7 +352,7 @@ def export(
     loss: Loss = None,
     shape: Shapes = None,
     range_: Ranges = None,
-    seed: Annotated[int, typer.Option(help="Draws the first parameters.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws the first parameters, and dropout.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Write MODEL, or its whole training step, as an ONNX model."""
@@ -447,7 +447,10 @@ def check(
             for r in rows:
                 table.add_row(r.what, r.operand, f"{r.error:.1e}", "ok" if r.passed else "WRONG")
             _out.print(table)
-            _out.print(f"{len(rows) - len(failed)} of {len(rows)} gradients agree", markup=False)
+            _out.print(
+                f"{len(rows) - len(failed)} of {len(rows)} gradients agree with central differences "
+                f"in float64, each along one random direction", markup=False,
+            )  # fmt: skip
         if failed:
             raise typer.Exit(9)
 

@@ -278,8 +278,9 @@ def compile(
     ``functions`` names some of infer, evaluate and train_step (default: all that the model
     has). ``optimizer`` is what train_step updates with (default: SGD(0.01)).
     ``memory_limit`` (bytes) fails the compilation if an arena could exceed it. ``seed``
-    draws the first parameters. ``threads`` is for target c; by default $BRICKC_THREADS, else
-    as many as there are cores. ``observer`` is called with (function, pass, graph).
+    draws the first parameters and, step by step, what dropout keeps. ``threads`` is for target
+    c; by default $BRICKC_THREADS, else as many as there are cores. ``observer`` is called with
+    (function, pass, graph).
     Raises ShapeError, UnsupportedError, MemoryLimitError.
     """
     compiled = compile_model(

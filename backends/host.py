@@ -61,7 +61,9 @@ def sample(name: str, leaf: dict[str, Any], seed: int) -> np.ndarray[Any, Any]:
     shape, dtype = leaf["shape"], np.dtype(leaf["dtype"])
     if kind in ("constant", "external"):
         return np.full(shape, a, dtype)
-    key = [seed & 0xFFFFFFFFFFFFFFFF, zlib.crc32(name.encode())]
+    if kind == "seed":  # as 64 bits, whatever their sign
+        return np.full(shape, np.array(seed & 0xFFFFFFFFFFFFFFFF, np.uint64).view(np.int64), dtype)
+    key = np.array([seed & 0xFFFFFFFFFFFFFFFF, zlib.crc32(name.encode())], np.uint64)
     rng = np.random.Generator(np.random.Philox(key=key))
     if kind == "uniform":
         return np.asarray(rng.random(shape) * (b - a) + a, dtype)
@@ -92,7 +94,7 @@ class Program:
         return tuple(FUNCTIONS)
 
     def init(self, seed: int = 0) -> None:
-        """Set every parameter and state to its first value."""
+        """Set every parameter and state to its first value; dropout draws from ``seed``, too."""
         for name, leaf in LEAVES.items():
             self._leaves[name][...] = sample(name, leaf, seed)
 

@@ -6,7 +6,7 @@ them, so dumps of two can be laid side by side.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,7 @@ class Model:
     ``outputs`` is a dict, or one tensor, which is then called "output". ``updates`` says what
     states of your own become when a training step ends. ``weights`` are arrays by parameter
     or state name, as importers bring them; what they leave out starts as its ``init`` says.
+    ``evaluation_only`` names metrics that training steps do not compute.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Model:
         updates: Mapping[Tensor, Tensor] | None = None,
         name: str = "model",
         weights: Mapping[str, npt.ArrayLike] | None = None,
+        evaluation_only: Collection[str] = (),
     ) -> None:
         origin = place.here()
         named = {"output": outputs} if isinstance(outputs, Tensor) else dict(outputs)
@@ -80,9 +82,13 @@ class Model:
                     "an update gives a state or parameter a value of its own type",
                     where=str(origin), got=f"{leaf!r} <- {value!r}",
                 )  # fmt: skip
+        unknown = sorted(set(evaluation_only) - set(measured))
+        if unknown:
+            raise UsageError("evaluation_only names metrics", where=str(origin), got=unknown,
+                             expected=", ".join(measured) or "none")  # fmt: skip
         graph = build_graph(trace.checked_name(name), everything, changes)
         role = "loss" if loss is not None else None
-        self._set(graph, tuple(named), role, tuple(measured), weights)
+        self._set(graph, tuple(named), role, tuple(measured), weights, evaluation_only)
 
     def _set(
         self,
@@ -91,12 +97,15 @@ class Model:
         loss: str | None,
         metrics: tuple[str, ...],
         weights: Mapping[str, npt.ArrayLike] | None,
+        evaluation_only: Collection[str] = (),
     ) -> None:
         self._graph = graph
         #: names of the outputs and metrics; the loss's name, or None
         self.outputs = outputs
         self.loss = loss
         self.metrics = metrics
+        #: the metrics that training steps leave out
+        self.evaluation_only = frozenset(evaluation_only)
         for key in (*([loss] if loss else []), *metrics):
             node = graph.node(graph.outputs[key])
             if node.type.rank != 0 or not node.type.dtype.is_float:
@@ -129,7 +138,7 @@ class Model:
     def rebuilt(self, graph: Graph) -> Model:
         """The same model with another graph that has the same outputs: other sizes, say."""
         model = Model.__new__(Model)
-        model._set(graph, self.outputs, self.loss, self.metrics, self.weights)
+        model._set(graph, self.outputs, self.loss, self.metrics, self.weights, self.evaluation_only)
         model.imported = self.imported
         return model
 
@@ -158,13 +167,15 @@ class Model:
     def training(self) -> Graph:
         """Loss and metrics as training computes them, and what the step does to states.
 
-        Backward pass and optimizer are passes' business. Outputs are left out: nobody reads
-        them while training, and what nobody reads costs neither time nor memory.
+        Backward pass and optimizer are passes' business. Outputs, and metrics that are for
+        evaluation only, are left out: nobody reads them while training, and what nobody reads
+        costs neither time nor memory.
         """
         if self.loss is None:
             raise UsageError(f"model {self.name} has no loss to train on", expected="loss=…")
         graph = specialise(self._graph, training=True)
-        graph = restrict(graph, (self.loss, *self.metrics), updates=True)
+        measured = [name for name in self.metrics if name not in self.evaluation_only]
+        graph = restrict(graph, (self.loss, *measured), updates=True)
         assert isinstance(RANDOM_COUNTER.brick, Leaf)
         counter = graph.states.get(RANDOM_COUNTER.brick.name)
         if counter is not None and counter not in graph.updates:

@@ -260,9 +260,10 @@ def literal(array: npt.ArrayLike, dtype: str | DType | None = None) -> Tensor:
 _SCALAR_I64 = TensorType(DType.I64)
 
 #: One seed and one counter serve every dropout of a model, and every model its own pair:
-#: these leaves are only names. ``Model`` adds one to the counter in each training step.
+#: these leaves are only names. The seed is that of the program (``init(seed)``); ``Model`` adds
+#: one to the counter in each training step.
 RANDOM_SEED = Tensor(
-    State("random.seed", _SCALAR_I64, constant_init(0.0)), (), Origin(note="random numbers")
+    State("random.seed", _SCALAR_I64, Initializer("seed")), (), Origin(note="random numbers")
 )
 RANDOM_COUNTER = Tensor(
     State("random.counter", _SCALAR_I64, constant_init(0.0)), (), Origin(note="random numbers")

@@ -15,6 +15,8 @@ from .dtypes import DType
 
 __all__ = ["Initializer", "constant", "gaussian", "msra", "uniform", "xavier"]
 
+_KINDS = ("constant", "uniform", "gaussian", "external", "seed")
+
 
 @dataclass(frozen=True)
 class Initializer:
@@ -22,7 +24,7 @@ class Initializer:
 
     ``constant``: every element is ``a``. ``uniform``: from ``a`` to ``b``. ``gaussian``:
     mean ``a``, standard deviation ``b``. ``external``: the model's weights file has it
-    (until then zero).
+    (until then zero). ``seed``: a 64-bit integer, the very seed that the others are drawn from.
     """
 
     kind: str
@@ -30,19 +32,22 @@ class Initializer:
     b: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("constant", "uniform", "gaussian", "external"):
-            raise UnsupportedError(
-                "unknown initializer", got=self.kind,
-                expected="constant, uniform, gaussian or external",
-            )  # fmt: skip
+        if self.kind not in _KINDS:
+            raise UnsupportedError("unknown initializer", got=self.kind, expected=", ".join(_KINDS))
 
     def sample(
         self, name: str, shape: tuple[int, ...], dtype: DType, seed: int
     ) -> npt.NDArray[Any]:
-        """The array: each name has its own stream, so that order and other names do not matter."""
+        """The array: each name has its own stream, so that order and other names do not matter.
+
+        Of a seed of more than 64 bits the low ones count.
+        """
         if self.kind in ("constant", "external"):
             return np.full(shape, self.a, dtype.numpy)
-        key = [seed & 0xFFFFFFFFFFFFFFFF, zlib.crc32(name.encode())]
+        if self.kind == "seed":
+            bits = np.array(seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
+            return np.full(shape, bits.view(np.int64), dtype.numpy)
+        key = np.array([seed & 0xFFFFFFFFFFFFFFFF, zlib.crc32(name.encode())], np.uint64)
         rng = np.random.Generator(np.random.Philox(key=key))
         if self.kind == "uniform":
             values = rng.random(shape) * (self.b - self.a) + self.a

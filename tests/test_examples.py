@@ -1,4 +1,4 @@
-"""Every example runs and prints something."""
+"""Every example runs and prints what it is there to show."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ import pytest
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
+#: what the output must contain
+SHOWN = {
+    "artifact_without_brickc": ["import brickc: brickc is not to be had here",
+                                "brickc loaded: False"],
+    "custom_brick": ["np.tanh(map_2, out=map_2)", "grad of"],
+    "gradient_of_gradient": ["central difference", "penalty 1.0"],
+}  # fmt: skip
+
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[p.stem for p in EXAMPLES])
 def test_example(path: Path, tmp_path: Path) -> None:
@@ -18,3 +26,5 @@ def test_example(path: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+    for text in SHOWN.get(path.stem, []):
+        assert text in done.stdout

@@ -34,6 +34,30 @@ def scatter_add_into(out: Any, index: Any, updates: Any, axis: int) -> None:
     np.add.at(target, index, source)
 
 
+def nan_windows(
+    x: Any, y: Any, source: Any, target: Any, window: Any, stride: Any, start: Any, gather: bool
+) -> None:
+    """Windows whose maximum y is NaN: their first NaN in x takes part, in row-major order.
+
+    Scatter adds source[window] to target[place], gather sets target[window] = source[place].
+    ``start`` is where the first window begins: minus the padding. Nothing happens without NaN.
+    """
+    if not np.isnan(np.max(y, initial=-np.inf)):
+        return
+    windows = np.stack(np.nonzero(np.isnan(y)), axis=1)
+    for offset in np.ndindex(*window):
+        places = windows * stride + start + offset
+        inside = np.all((places >= 0) & (places < x.shape), axis=1)
+        found = np.flatnonzero(inside)
+        found = found[np.isnan(x[tuple(places[found].T)])]
+        at, place = tuple(windows[found].T), tuple(places[found].T)
+        if gather:
+            target[at] = source[place]
+        else:
+            np.add.at(target, place, source[at])
+        windows = np.delete(windows, found, axis=0)
+
+
 def philox_uniform(out: Any, seed: Any, counter: Any, stream: int) -> None:
     """out[i] in [0, 1): word i % 4 of Philox 4x32-10 at (i // 4, stream, counter), key seed.
 

@@ -34,6 +34,9 @@ from .array_program import (
 
 __all__ = ["print_function"]
 
+#: functions of the prelude that a call may name
+_HELPERS = ("take_into", "scatter_add_into", "nan_windows", "philox_uniform")
+
 
 class _Names:
     """One identifier per view, block list and scalar of a function."""
@@ -187,8 +190,7 @@ class _FunctionPrinter:
         if call.out is not None:
             args.append(f"out={local[call.out.name]}")
         args += [f"{k}={v!r}" for k, v in call.options]
-        helper = call.function in ("take_into", "scatter_add_into", "philox_uniform")
-        prefix = "" if helper else "np."
+        prefix = "" if call.function in _HELPERS else "np."
         return f"{prefix}{call.function}({', '.join(args)})"
 
     def _arg(self, arg: Arg, local: Mapping[str, str]) -> str:

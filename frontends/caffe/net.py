@@ -7,7 +7,7 @@ once: what labels mean, and whether the batch size must be a number, is only kno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -382,6 +382,8 @@ class _Trace:
             )  # fmt: skip
         outputs: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
+        tested: set[str] = set()
+        read = _inputs([total] if total is not None else [])
         if total is None:
             outputs = {_apart(n): t for n, t in rest.items()}
         else:
@@ -395,6 +397,10 @@ class _Trace:
                     other = own.get(blob, tensor)
                     fits = other.type == tensor.type
                     metrics[_apart(blob)] = trace.call(by_mode, other if fits else tensor, tensor)
+                    # its layer takes no part in phase TRAIN; training data are read whole, so
+                    # inputs that nothing else reads must stay
+                    if train is not None and blob not in own and _inputs([tensor]) <= read:
+                        tested.add(_apart(blob))
             for blob, tensor in (shown.judged["Accuracy"] or shown.judged["Loss"]).items():
                 if not isinstance(tensor.brick, Input) and tensor not in self.net.masks:
                     outputs.setdefault(_apart(blob), tensor)
@@ -406,6 +412,7 @@ class _Trace:
             outputs, total, metrics,
             updates=self.net.updates if total is not None else None,
             name=_model_name(name, self.net.file), weights=self._weights(total, outputs, metrics),
+            evaluation_only=tested,
         )  # fmt: skip
 
     def _weights(
@@ -414,15 +421,26 @@ class _Trace:
         """First values of what the model has: a layer that nothing needs is no part of it."""
         if not self.net.weights:
             return None
-        reached: set[Tensor] = set()
-        todo = [*outputs.values(), *metrics.values(), *([total] if total is not None else [])]
-        while todo:
-            tensor = todo.pop()
-            if tensor not in reached:
-                reached.add(tensor)
-                todo.extend(tensor.operands)
+        last = [total] if total is not None else []
+        reached = _reached([*outputs.values(), *metrics.values(), *last])
         names = {full for tensor, full in self.net.leaves.values() if tensor in reached}
         return {n: a for n, a in self.net.weights.items() if n in names}
+
+
+def _reached(roots: Iterable[Tensor]) -> set[Tensor]:
+    """The tensors and all that they depend on."""
+    reached: set[Tensor] = set()
+    todo = list(roots)
+    while todo:
+        tensor = todo.pop()
+        if tensor not in reached:
+            reached.add(tensor)
+            todo.extend(tensor.operands)
+    return reached
+
+
+def _inputs(roots: Iterable[Tensor]) -> set[Tensor]:
+    return {tensor for tensor in _reached(roots) if isinstance(tensor.brick, Input)}
 
 
 def _apart(name: str) -> str:

@@ -116,6 +116,18 @@ def test_what_each_graph_holds() -> None:
             assert ids[node.id] == node
 
 
+def test_metrics_for_evaluation_only() -> None:
+    x, t = input("x", (N, 4)), input("t", (N,), "i32", limit=3)
+    y = L.Linear(3)(x)
+    loss, metrics = F.softmax_loss(y, t), {"accuracy": F.accuracy(y, t), "size": y.mean()}
+    model = Model(y, loss, metrics, evaluation_only=["accuracy"])
+    for same in (model, model.rebuilt(model.graph())):
+        assert list(same.training().outputs) == ["loss", "size"]
+        assert list(same.evaluation().outputs) == ["output", "loss", "accuracy", "size"]
+    with pytest.raises(UsageError, match="evaluation_only names metrics"):
+        Model(y, loss, metrics, evaluation_only=["loss"])
+
+
 def test_dropout_draws_in_training_only() -> None:
     model = small(L.Dropout(0.5), L.Tanh(), L.Dropout(0.25))
     streams = [n.brick.stream for n in model.graph().nodes() if hasattr(n.brick, "stream")]

@@ -219,9 +219,8 @@ def window_max_scatter(em: Emitter) -> None:
     sources = _offsets(em, anchor, x, dy.shape)
     places = _offsets(em, anchor, target, dy.shape)
 
-    def body(k: int, refs: Sequence[Ref], mask: Ref, picked: Ref) -> None:
+    def body(refs: Sequence[Ref], picked: Ref) -> None:
         _, dy_ref, _, place = refs
-        em.call("subtract", Num(0), em.bits(mask), out=em.bits(picked))
         if tiles:
             em.call("bitwise_and", em.bits(dy_ref), em.bits(picked), out=em.bits(place))
         else:
@@ -229,6 +228,7 @@ def window_max_scatter(em: Emitter) -> None:
             em.call("add", place, picked, out=place)
 
     _per_offset(em, y, dy, sources, [p for p, _ in places], body)
+    _nan_windows(em, anchor, x, y, dy, target)
     epilogue(em, target)
 
 
@@ -242,14 +242,32 @@ def window_max_gather(em: Emitter) -> None:
     sources = _offsets(em, anchor, x, target.shape)
     values = _offsets(em, anchor, v, target.shape)
 
-    def body(k: int, refs: Sequence[Ref], mask: Ref, picked: Ref) -> None:
+    def body(refs: Sequence[Ref], picked: Ref) -> None:
         _, out, _, value = refs
-        em.call("subtract", Num(0), em.bits(mask), out=em.bits(picked))
         em.call("bitwise_and", em.bits(value), em.bits(picked), out=em.bits(picked))
         em.call("bitwise_or", em.bits(out), em.bits(picked), out=em.bits(out))
 
     _per_offset(em, y, target, sources, [p for p, _ in values], body)
+    _nan_windows(em, anchor, x, y, v, target)
     epilogue(em, target)
+
+
+def _nan_windows(
+    em: Emitter,
+    anchor: anchors.WindowMaxScatter | anchors.WindowMaxGather,
+    x: Access,
+    y: Access,
+    source: Access,
+    target: Access,
+) -> None:
+    """No element equals a maximum that is NaN: those windows come last, if there are any."""
+    em.helpers.add("nan_windows")
+    refs = [em.view(a, a.shape, a.strides, whole=True, repeat=True) for a in (x, y, source, target)]
+    em.call(
+        "nan_windows", *refs, window=anchor.window, stride=anchor.stride,
+        start=tuple(-lo for lo, _ in anchor.padding),
+        gather=isinstance(anchor, anchors.WindowMaxGather),
+    )  # fmt: skip
 
 
 def _per_offset(
@@ -258,69 +276,73 @@ def _per_offset(
     small: Access,
     sources: Sequence[tuple[Access, tuple[tuple[int, int, int], ...]]],
     places: Sequence[Access],
-    body: Callable[[int, Sequence[Ref], Ref, Ref], None],
+    body: Callable[[Sequence[Ref], Ref], None],
 ) -> None:
-    """Run ``body`` for every offset with the mask of outputs whose first maximum is there."""
-    padded = any(limits for _, limits in sources)
-    order = order_of(small)
-    taken_access = _like(em, small.shape, order, DType.BOOL) if padded else None
-    strides = [y.strides, small.strides]
-    if not padded:
-        strides += [p.strides for p, _ in sources] + [p.strides for p in places]
-    elif taken_access is not None:
-        strides.append(taken_access.strides)
-        em.fill(pair(em, taken_access)[0], False)
-    rows: int | None = None
-    if not padded:
-        groups = coalesce(small.shape, order, strides)
-        sizes = sizes_of(small.shape, groups) or (1,)
-        row = hint(product(sizes[1:])) * small.dtype.itemsize
-        if row * hint(sizes[0]) > WHOLE_BYTES:
-            rows = max(1, BLOCK_BYTES // max(1, row))
-        with em.block(rows):
+    """Run ``body`` for every offset with a mask of bits: all set where the first maximum is.
 
-            def room(dtype: DType, name: str) -> Ref:
-                if rows is not None:
-                    return em.temp(rows, sizes[1:], dtype, name)
-                return em.scratch_array(sizes, dtype, name)
-
-            def see(access: Access) -> Ref:
-                steps = tuple(access.strides[g[-1]] for g in groups) or (1,)
-                return em.view(access, sizes, steps)
-
-            mask, taken = room(DType.BOOL, "mask"), room(DType.BOOL, "taken")
-            equal, picked = room(DType.BOOL, "equal"), room(small.dtype, "picked")
-            for k, ((source, _), place) in enumerate(zip(sources, places, strict=True)):
-                refs = (see(y), see(small), see(source), see(place))
-                chosen = _first_maximum(em, k, len(sources), refs, mask, taken, equal)
-                body(k, refs, chosen, picked)
+    A window is *free* until its maximum was found; an element *loses* if it is not equal to it.
+    """
+    if any(limits for _, limits in sources):
+        _per_padded_offset(em, y, small, sources, places, body)
         return
-    assert taken_access is not None
+    order = order_of(small)
+    strides = [y.strides, small.strides]
+    strides += [p.strides for p, _ in sources] + [p.strides for p in places]
+    groups = coalesce(small.shape, order, strides)
+    sizes = sizes_of(small.shape, groups) or (1,)
+    row = hint(product(sizes[1:])) * small.dtype.itemsize
+    rows: int | None = None
+    if row * hint(sizes[0]) > WHOLE_BYTES:
+        rows = max(1, BLOCK_BYTES // max(1, row))
+    with em.block(rows):
+
+        def room(dtype: DType, name: str) -> Ref:
+            if rows is not None:
+                return em.temp(rows, sizes[1:], dtype, name)
+            return em.scratch_array(sizes, dtype, name)
+
+        def see(access: Access) -> Ref:
+            steps = tuple(access.strides[g[-1]] for g in groups) or (1,)
+            return em.view(access, sizes, steps)
+
+        free, left = room(DType.BOOL, "free"), room(DType.BOOL, "left")
+        loses, picked = room(DType.BOOL, "loses"), room(small.dtype, "picked")
+        for k, ((source, _), place) in enumerate(zip(sources, places, strict=True)):
+            refs = (see(y), see(small), see(source), see(place))
+            if k == 0:
+                em.call("not_equal", refs[2], refs[0], out=free)
+                em.call("subtract", em.bits(free), Num(1), out=em.bits(picked))
+            else:
+                em.call("not_equal", refs[2], refs[0], out=loses)
+                em.call("logical_and", free, loses, out=left)
+                em.call("subtract", em.bits(left), em.bits(free), out=em.bits(picked))
+                free, left = left, free
+            body(refs, picked)
+
+
+def _per_padded_offset(
+    em: Emitter,
+    y: Access,
+    small: Access,
+    sources: Sequence[tuple[Access, tuple[tuple[int, int, int], ...]]],
+    places: Sequence[Access],
+    body: Callable[[Sequence[Ref], Ref], None],
+) -> None:
+    """The same where padding cuts some outputs off, other ones for every offset."""
+    order = order_of(small)
+    free_access = _like(em, small.shape, order, DType.BOOL)
+    em.fill(pair(em, free_access)[0], True)
     for k, ((source, limits), place) in enumerate(zip(sources, places, strict=True)):
         cut_small, cut_y = _limited(small, limits), _limited(y, limits)
-        cut_taken = _limited(taken_access, limits)
-        dense = [_like(em, cut_small.shape, order, d) for d in (DType.BOOL, DType.BOOL)]
+        cut_free = _limited(free_access, limits)
+        dense = [_like(em, cut_small.shape, order, DType.BOOL) for _ in range(2)]
         picked_access = _like(em, cut_small.shape, order, small.dtype)
-        y_ref, small_ref, source_ref, place_ref, taken, mask, equal, picked = pair(
-            em, cut_y, cut_small, source, place, cut_taken, *dense, picked_access
+        y_ref, small_ref, source_ref, place_ref, free, wins, loses, picked = pair(
+            em, cut_y, cut_small, source, place, cut_free, *dense, picked_access
         )
-        refs = (y_ref, small_ref, source_ref, place_ref)
-        em.call("equal", source_ref, y_ref, out=equal)
-        em.call("greater", equal, taken, out=mask)
-        em.call("logical_or", taken, equal, out=taken)
-        body(k, refs, mask, picked)
-
-
-def _first_maximum(
-    em: Emitter, k: int, count: int, refs: Sequence[Ref], mask: Ref, taken: Ref, equal: Ref
-) -> Ref:
-    """Where offset k holds the maximum and no earlier offset does."""
-    y, _, source, _ = refs
-    if k == 0:
-        em.call("equal", source, y, out=taken)
-        return taken
-    em.call("equal", source, y, out=equal)
-    em.call("greater", equal, taken, out=mask)
-    if k < count - 1:
-        em.call("logical_or", taken, equal, out=taken)
-    return mask
+        em.call("not_equal", source_ref, y_ref, out=loses)
+        em.call("greater", free, loses, out=wins)
+        if k < len(sources) - 1:
+            em.call("logical_and", free, loses, out=free)
+        em.call("subtract", Num(0), em.bits(wins), out=em.bits(picked))
+        body((y_ref, small_ref, source_ref, place_ref), picked)

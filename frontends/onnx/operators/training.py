@@ -4,72 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ....compiler.optimize.expand import has_own_vjp
-from ....ir.brick import Composite, ModeDependent
 from ....ir.bricks import arithmetic as a
 from ....ir.bricks.arithmetic import where
 from ....ir.bricks.convert import cast
 from ....ir.bricks.shape import broadcast_to, reshape
-from ....ir.bricks.source import constant
 from ....ir.value import Value
+from ...gradients import gradients
 from ...trace import Tensor
 from ..node import Node
 from ..values import Item
 from .kind import Table
 
-__all__ = ["TABLE", "gradients"]
-
-
-def gradients(y: Tensor, wrt: Sequence[Tensor]) -> list[Tensor | None]:
-    """dy/dx for every x, y being one number or the sum of its elements; None if there is none."""
-    ones = broadcast_to(constant(y, 1.0, y.dtype), y.shape)
-    found = _pulled_back(y, ones, wrt)
-    return [g if isinstance(g, Tensor) else None for g in found]
-
-
-def _pulled_back(y: Tensor, cotangent: Value, wrt: Sequence[Value]) -> list[Value | None]:
-    """The cotangents of ``wrt``, given that of y."""
-    wanted = set(wrt)
-    total: dict[Value, Value] = {y: cotangent}
-    for tensor in reversed(_operands_first(y, wanted)):
-        if tensor not in total or tensor in wanted:
-            continue
-        for operand, part in zip(tensor.operands, _parts(tensor, total[tensor]), strict=True):
-            if part is not None and operand.dtype.is_float:
-                old = total.get(operand)
-                total[operand] = part if old is None else a.add(old, part)
-    return [total.get(x) for x in wrt]
-
-
-def _operands_first(y: Tensor, leaves: set[Value]) -> list[Tensor]:
-    """Every tensor that y depends on, after its operands; nothing behind the leaves."""
-    order: list[Tensor] = []
-    seen: set[Tensor] = {y}
-    stack = [(y, iter(() if y in leaves else y.operands))]
-    while stack:
-        tensor, rest = stack[-1]
-        for operand in rest:
-            if operand not in seen:
-                seen.add(operand)
-                stack.append((operand, iter(() if operand in leaves else operand.operands)))
-                break
-        else:
-            stack.pop()
-            order.append(tensor)
-    return order
-
-
-def _parts(tensor: Tensor, cotangent: Value) -> Sequence[Value | None]:
-    """The operands' cotangents: by the brick's rule, or by those of what it stands for."""
-    brick = tensor.brick
-    if isinstance(brick, ModeDependent):
-        whole, _ = brick.specialise(tensor.operands, training=False)
-    elif isinstance(brick, Composite) and not has_own_vjp(brick):
-        whole = brick.expand(tensor.operands)
-    else:
-        return brick.vjp(tensor.operands, tensor, cotangent)
-    assert isinstance(whole, Tensor)
-    return _pulled_back(whole, cotangent, tensor.operands)
+__all__ = ["TABLE"]
 
 
 def gradient(node: Node) -> list[object]:
@@ -78,7 +24,7 @@ def gradient(node: Node) -> list[object]:
     y = _named(node, target)
     xs = [_named(node, name) for name in names]
     zeros = []
-    for x, found in zip(xs, gradients(y, xs), strict=True):
+    for x, found in zip(xs, gradients(y, xs, inference=True), strict=True):
         nothing = broadcast_to(node.number(0.0, x.dtype), x.shape)
         zeros.append(found if found is not None else nothing)
     return list(zeros)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from caffe_nets import gradients, imported, inputs_text, model_of, run_model
 
+from brickc.driver import compile_model
 from brickc.errors import BrickcError, ImportModelError, UnsupportedError
 from brickc.frontends.caffe.text import parse_text
 
@@ -335,3 +336,26 @@ def test_errors_are_ours() -> None:
         model_of(
             inputs_text({"x": (1,)}) + 'layer { name: "r" type: "PReLU" bottom: "x" top: "y" }'
         )
+
+
+def _kernels(text: str) -> tuple[int, list[str]]:
+    function = compile_model(model_of(text)).functions["train_step"].program
+    return len(function.kernels), list(function.outputs)
+
+
+def test_training_does_not_compute_what_only_testing_measures() -> None:
+    without, _ = _kernels(DATA + FC + LOSS)
+    tested, outputs = _kernels(DATA + FC + ACCURACY + LOSS)
+    assert (tested, outputs) == (without, ["loss"])
+    both, outputs = _kernels(DATA + FC + ACCURACY.replace("include { phase: TEST }", "") + LOSS)
+    assert both > without
+    assert sorted(outputs) == ["acc", "loss"]
+    model = model_of(DATA + FC + ACCURACY + LOSS)
+    assert list(model.evaluation().outputs) == ["fc", "loss", "acc"]
+
+
+def test_an_input_that_only_testing_reads_stays_in_training() -> None:
+    """Batches of training data have the label, too, and the step takes what a batch has."""
+    square = 'layer { name: "l" type: "EuclideanLoss" bottom: "fc" bottom: "fc2" top: "l" }'
+    text = DATA + FC + FC.replace('"fc"', '"fc2"') + ACCURACY + square
+    assert list(model_of(text).training().inputs) == ["data", "label"]
