@@ -448,8 +448,8 @@ def check(
                 table.add_row(r.what, r.operand, f"{r.error:.1e}", "ok" if r.passed else "WRONG")
             _out.print(table)
             _out.print(
-                f"{len(rows) - len(failed)} of {len(rows)} gradients agree with central differences "
-                f"in float64, each along one random direction", markup=False,
+                f"{len(rows) - len(failed)} of {len(rows)} gradients agree with central "
+                f"differences in float64, each along one random direction", markup=False,
             )  # fmt: skip
         if failed:
             raise typer.Exit(9)
