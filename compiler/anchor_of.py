@@ -12,7 +12,8 @@ from ..ir.bricks.convolution import (
 from ..ir.bricks.indexing import Gather, ScatterAdd
 from ..ir.bricks.random import RandomUniform
 from ..ir.bricks.reduce import ArgMax, ArgMin, ReduceMax, ReduceMin, ReduceSum
-from ..ir.bricks.shape import Concat, Fold, Pad
+from ..ir.bricks.shape import Concat, Pad
+from ..ir.bricks.unfold import Fold
 from ..ir.bricks.window import (
     WindowMax,
     WindowMaxGather,

@@ -25,15 +25,14 @@ from ..ir.bricks.reduce import ArgMax, ArgMin, ReduceMax, ReduceMin, ReduceSum
 from ..ir.bricks.shape import (
     BroadcastTo,
     Concat,
-    Fold,
     Pad,
     Reshape,
     Reverse,
     Slice,
     Transpose,
-    Unfold,
 )
 from ..ir.bricks.source import Iota
+from ..ir.bricks.unfold import Fold, Unfold
 from ..ir.bricks.window import (
     WindowMax,
     WindowMaxGather,

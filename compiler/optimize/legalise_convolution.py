@@ -20,7 +20,8 @@ from ...ir.bricks.convolution import (
     ConvolutionWeightGrad,
 )
 from ...ir.bricks.placement import Copy, Prefer
-from ...ir.bricks.shape import Fold, Pad, Reshape, Reverse, Slice, Unfold
+from ...ir.bricks.shape import Pad, Reshape, Reverse, Slice
+from ...ir.bricks.unfold import Fold, Unfold
 from ...ir.builder import Builder, GraphValue, rewrite
 from ...ir.dims import Size, hint
 from ...ir.graph import Graph, Node

@@ -15,6 +15,7 @@ from ...ir.bricks import contract, shape, window
 from ...ir.bricks.convolution import Convolution, ConvolutionInputGrad
 from ...ir.bricks.mode import by_mode
 from ...ir.bricks.random import RandomUniform
+from ...ir.bricks.unfold import unfold
 from ...ir.dims import product
 from ...ir.dtypes import DType
 from .. import functional as fn
@@ -165,8 +166,8 @@ def im2col(call: Call) -> list[Tensor]:
             raise call.fail("the kernel is larger than the image", got=sizes.kernel)
     edges = (0, 0, *sizes.pad)
     padded = fn.pad(x, edges, edges)
-    tall = trace.call(shape.unfold, padded, 2, sizes.kernel[0], sizes.stride[0], sizes.dilation[0])
-    both = trace.call(shape.unfold, tall, 3, sizes.kernel[1], sizes.stride[1], sizes.dilation[1])
+    tall = trace.call(unfold, padded, 2, sizes.kernel[0], sizes.stride[0], sizes.dilation[0])
+    both = trace.call(unfold, tall, 3, sizes.kernel[1], sizes.stride[1], sizes.dilation[1])
     # [N, C, rows, columns, kh, kw] -> [N, C, kh, kw, rows, columns]
     moved = both.transpose(0, 1, 4, 5, 2, 3)
     count = product([x.shape[1], *sizes.kernel])
@@ -296,8 +297,8 @@ def _places(call: Call, x: Tensor, sizes: _Window, ceil: bool) -> Tensor:
 
 def _windows(x: Tensor, sizes: _Window) -> Tensor:
     """[N, C, rows, columns, elements of the window]."""
-    tall = trace.call(shape.unfold, x, 2, sizes.kernel[0], sizes.stride[0], 1)
-    both = trace.call(shape.unfold, tall, 3, sizes.kernel[1], sizes.stride[1], 1)
+    tall = trace.call(unfold, x, 2, sizes.kernel[0], sizes.stride[0], 1)
+    both = trace.call(unfold, tall, 3, sizes.kernel[1], sizes.stride[1], 1)
     return both.reshape(*both.shape[:4], math.prod(sizes.kernel))
 
 

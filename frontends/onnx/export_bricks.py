@@ -17,6 +17,7 @@ from ...errors import UnsupportedError
 from ...ir.brick import Array, Brick
 from ...ir.bricks import contract, convert, convolution, indexing, placement, reduce, source, window
 from ...ir.bricks import shape as shapes
+from ...ir.bricks import unfold as unfolding
 from ...ir.bricks.elementwise import Elementwise
 from ...ir.dims import Size
 from ...ir.dtypes import DType
@@ -124,11 +125,11 @@ def _fixed(size: Size) -> int:
     return size
 
 
-def _places(count: Size, b: shapes.Unfold | shapes.Fold, size: int) -> Array:
+def _places(count: Size, b: unfolding.Unfold | unfolding.Fold, size: int) -> Array:
     return np.arange(_fixed(count))[:, None] * b.stride + np.arange(size) * b.dilation
 
 
-def _unfold(w: Writer, node: Node, b: shapes.Unfold, o: Sequence[str]) -> str:
+def _unfold(w: Writer, node: Node, b: unfolding.Unfold, o: Sequence[str]) -> str:
     places = _places(node.type.shape[b.axis], b, b.window)
     taken = w.add("Gather", o[0], w.constant(places.astype(np.int64)), axis=b.axis)
     rank = node.type.rank
@@ -136,7 +137,7 @@ def _unfold(w: Writer, node: Node, b: shapes.Unfold, o: Sequence[str]) -> str:
     return w.transpose(taken, [*order, b.axis + 1])
 
 
-def _fold(w: Writer, node: Node, b: shapes.Fold, o: Sequence[str]) -> str:
+def _fold(w: Writer, node: Node, b: unfolding.Fold, o: Sequence[str]) -> str:
     (x,) = _types(w, node)
     places = _places(x.shape[b.axis], b, _fixed(x.shape[-1])).reshape(-1)
     rest = [k for k in range(x.rank - 1) if k != b.axis]
@@ -385,8 +386,8 @@ _TABLE: dict[type[Brick], Callable[..., str]] = {
     shapes.BroadcastTo: _broadcast,
     shapes.Slice: _slice,
     shapes.Reverse: _reverse,
-    shapes.Unfold: _unfold,
-    shapes.Fold: _fold,
+    unfolding.Unfold: _unfold,
+    unfolding.Fold: _fold,
     shapes.Pad: _pad,
     shapes.Concat: _concat,
     indexing.Gather: _gather,

@@ -7,7 +7,6 @@ once at the end; what depends on it is passed over.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,7 @@ from .names import Names
 from .node import Node
 from .package import onnx_package
 from .reading import DTYPES, array_of, opset_of, printable
+from .scope import Place, Scope
 from .signature import Signature
 from .sizes import fold
 from .table import find, takes
@@ -38,7 +38,7 @@ from .values import Failed, Item, Known, Listed, Stored, TooLargeError, plain_si
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Importer", "Scope"]
+__all__ = ["Importer"]
 
 #: nodes after functions, loops and branches have been written out
 _MOST_NODES = 30_000
@@ -49,48 +49,6 @@ _DEEPEST = 24
 _FROM_FILE = Initializer("external")
 
 Shapes = Mapping[str, Sequence[int | str | Dim]]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a node is: for the tensors it makes, and for messages."""
-
-    origin: Origin
-    where: str
-
-
-class Scope:
-    """Names and what they stand for; a subgraph also sees those of the graph around it."""
-
-    def __init__(
-        self,
-        outer: Scope | None = None,
-        attributes: Mapping[str, onnx.AttributeProto] | None = None,
-        opsets: Mapping[str, int] | None = None,
-        depth: int = 0,
-        place: Place | None = None,
-    ) -> None:
-        self.items: dict[str, Item] = {}
-        self.outer = outer
-        #: of the function's call, for attributes that refer to them
-        self.attributes = attributes if attributes is not None else {}
-        self.opsets = opsets if opsets is not None else {}
-        self.depth = depth
-        #: where the nodes are said to be, if not in the model's graph itself
-        self.place = place
-
-    def find(self, name: str) -> Item | None:
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.items:
-                return scope.items[name]
-            scope = scope.outer
-        raise KeyError(name)
-
-    def define(self, name: str, item: Item, where: str) -> None:
-        if name in self.items:
-            raise ImportModelError(f"{printable(name)!r} is defined twice", where=where)
-        self.items[name] = item
 
 
 class Importer:

@@ -23,7 +23,8 @@ from .values import Item, Known, Stored, computed
 if TYPE_CHECKING:
     import onnx
 
-    from .importer import Importer, Place, Scope
+    from .importer import Importer
+    from .scope import Place, Scope
 
 __all__ = ["Node"]
 

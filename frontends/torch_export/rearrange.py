@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ...errors import ImportModelError, UnsupportedError
 from ...ir.bricks import shape as shapes
+from ...ir.bricks import unfold as unfolding
 from ...ir.bricks.indexing import gather
 from ...ir.dims import Dim, DimExpr, Size
 from ...ir.value import Value
@@ -145,7 +146,7 @@ def pad_mode(
 def unfold(out: Out, x: Tensor, dimension: int, size: int, step: int) -> Tensor:
     if x.rank == 0:
         return of(shapes.reshape(x, (1,)))
-    return of(shapes.unfold(x, axis_of(x, dimension), size, step))
+    return of(unfolding.unfold(x, axis_of(x, dimension), size, step))
 
 
 def nearest(factor_of: int) -> Callable[..., Tensor]:

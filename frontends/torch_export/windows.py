@@ -11,6 +11,7 @@ import numpy as np
 from ...errors import ImportModelError, UnsupportedError
 from ...ir.bricks import arithmetic, contract, reduce, window
 from ...ir.bricks import shape as shapes
+from ...ir.bricks import unfold as unfolding
 from ...ir.bricks.shape import Reshape
 from ...ir.bricks.source import iota
 from ...ir.bricks.window import WindowMax, WindowMaxGather
@@ -75,7 +76,7 @@ def _holed(
         lo, hi = _reach(y.shape[axis], d * (k - 1) + 1, s, p) if ceil_mode else (p, p)
         before, after = [0] * y.rank, [0] * y.rank
         before[axis], after[axis] = lo, hi
-        y = shapes.unfold(shapes.pad(y, before, after, -math.inf), axis, k, s, d)
+        y = unfolding.unfold(shapes.pad(y, before, after, -math.inf), axis, k, s, d)
         y = reduce.reduce_max(y, (y.rank - 1,), False)
     return y
 

@@ -33,15 +33,14 @@ from .reduce import ArgMax, ArgMin, ReduceMax, ReduceMin, ReduceSum
 from .shape import (
     BroadcastTo,
     Concat,
-    Fold,
     Pad,
     Reshape,
     Reverse,
     Slice,
     Transpose,
-    Unfold,
 )
 from .source import Constant, DimSize, Iota, Literal
+from .unfold import Fold, Unfold
 from .window import WindowMax, WindowMaxGather, WindowMaxScatter, WindowSum, WindowSumGrad
 
 __all__ = ["Sample", "samples"]

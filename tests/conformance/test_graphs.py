@@ -27,15 +27,14 @@ from brickc.ir.bricks.reduce import ArgMax, ReduceMax, ReduceSum
 from brickc.ir.bricks.shape import (
     BroadcastTo,
     Concat,
-    Fold,
     Pad,
     Reshape,
     Reverse,
     Slice,
     Transpose,
-    Unfold,
 )
 from brickc.ir.bricks.source import Constant, DimSize
+from brickc.ir.bricks.unfold import Fold, Unfold
 from brickc.ir.bricks.window import WindowMax, WindowMaxScatter, WindowSum, WindowSumGrad
 from brickc.ir.builder import GraphValue
 from brickc.ir.dims import Dim

@@ -12,8 +12,9 @@ from ....ir.bricks import arithmetic as a
 from ....ir.bricks.arithmetic import where
 from ....ir.bricks.convert import cast
 from ....ir.bricks.reduce import arg_max, reduce_max, reduce_mean, reduce_sum
-from ....ir.bricks.shape import broadcast_to, pad, reshape, unfold
+from ....ir.bricks.shape import broadcast_to, pad, reshape
 from ....ir.bricks.source import dim_size, iota
+from ....ir.bricks.unfold import unfold
 from ....ir.bricks.window import window_max, window_sum
 from ....ir.dims import Size, product
 from ....ir.dtypes import DType

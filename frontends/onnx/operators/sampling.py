@@ -14,8 +14,9 @@ from ....ir.bricks.contract import contract
 from ....ir.bricks.convert import cast
 from ....ir.bricks.indexing import gather
 from ....ir.bricks.reduce import reduce_max, reduce_mean
-from ....ir.bricks.shape import concat, fold, reshape, slice_, transpose
+from ....ir.bricks.shape import concat, reshape, slice_, transpose
 from ....ir.bricks.source import iota
+from ....ir.bricks.unfold import fold
 from ....ir.dims import Size, product
 from ....ir.dtypes import DType
 from ....ir.types import TensorType

@@ -12,7 +12,8 @@ import numpy as np
 from ....ir.brick import Array
 from ....ir.bricks import arithmetic as a
 from ....ir.bricks.contract import contract
-from ....ir.bricks.shape import concat, pad, transpose, unfold
+from ....ir.bricks.shape import concat, pad, transpose
+from ....ir.bricks.unfold import unfold
 from ....ir.value import Value
 from ..node import Node
 from .kind import Table

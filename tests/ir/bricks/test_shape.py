@@ -15,6 +15,7 @@ from ladder import check_brick
 from brickc.errors import BrickcError, DtypeError, ShapeError, UnsupportedError
 from brickc.ir.brick import Brick, View
 from brickc.ir.bricks import shape as s
+from brickc.ir.bricks.unfold import Fold, Unfold
 from brickc.ir.dims import Dim, Size, evaluate
 from brickc.ir.dtypes import DType
 from brickc.ir.types import TensorType
@@ -115,42 +116,6 @@ def test_reverse(axes: Ints) -> None:
     check_brick(s.Reverse(axes), [normal(2, 3, 4)], lambda x: torch.flip(x, axes))
 
 
-UNFOLDS = [
-    (0, 3, 1, 1),
-    (1, 2, 2, 1),  # windows side by side
-    (1, 3, 2, 2),
-    (1, 2, 3, 1),  # gaps, and a rest that no window reaches
-    (0, 1, 2, 3),
-    (2, 4, 1, 1),  # one window, the whole axis
-]
-
-
-@pytest.mark.parametrize(("axis", "window", "stride", "dilation"), UNFOLDS)
-def test_unfold(axis: int, window: int, stride: int, dilation: int) -> None:
-    reach = dilation * (window - 1) + 1
-    check_brick(
-        s.Unfold(axis, window, stride, dilation),
-        [normal(5, 9, 4)],
-        lambda x: x.unfold(axis, reach, stride)[..., ::dilation],
-    )
-
-
-@pytest.mark.parametrize(("axis", "window", "stride", "dilation"), UNFOLDS)
-@pytest.mark.parametrize("rest", [0, 1, 5])
-def test_fold(axis: int, window: int, stride: int, dilation: int, rest: int) -> None:
-    shape = [2, 3, 2]
-    size = (shape[axis] - 1) * stride + dilation * (window - 1) + 1 + rest
-
-    def theirs(x: torch.Tensor) -> torch.Tensor:
-        y = torch.zeros([*shape[:axis], size, *shape[axis + 1 :]], dtype=x.dtype)
-        for k in range(window):
-            places = torch.arange(shape[axis]) * stride + k * dilation
-            y = y.index_add(axis, places, x[..., k])
-        return y
-
-    check_brick(s.Fold(axis, size, stride, dilation), [normal(*shape, window)], theirs)
-
-
 @pytest.mark.parametrize(
     ("lo", "hi", "interior", "value"),
     [
@@ -187,20 +152,13 @@ def test_any_dtype_moves(dtype: type) -> None:
     x: Array = np.arange(24).reshape(2, 3, 4).astype(dtype)
     bricks: list[Brick] = [
         s.Reshape((6, 4)), s.Transpose((2, 0, 1)), s.BroadcastTo((2, 2, 3, 4)), s.Reverse((1,)),
-        s.Slice((0, 1, 0), (2, 3, 4), (1, 1, 3)), s.Unfold(2, 2, 1, 1),
+        s.Slice((0, 1, 0), (2, 3, 4), (1, 1, 3)), Unfold(2, 2, 1, 1),
         s.Pad((1, 0, 0), (0, 0, 1), (0, 1, 0), 1.0), s.Concat(0),
     ]  # fmt: skip
     for brick in bricks:
         y = brick.evaluate([x], {})
         assert y.dtype == dtype
         assert brick.infer_type([of(2, 3, 4, dtype=DType.of(dtype))]).shape == y.shape
-
-
-def test_unfold_and_fold_are_adjoint() -> None:
-    unfold, fold = s.Unfold(1, 3, 2, 2), s.Fold(1, 12, 2, 2)
-    x, dy = normal(2, 12, 3), normal(2, 4, 3, 3, seed=1)
-    left = (unfold.evaluate([x], {}) * dy).sum()
-    np.testing.assert_allclose(left, (x * fold.evaluate([dy], {})).sum(), rtol=1e-12)
 
 
 def test_functions() -> None:
@@ -220,8 +178,6 @@ def test_functions() -> None:
     np.testing.assert_array_equal(
         array(padded), np.pad(x.array, ((0, 1), (1, 0), (0, 2)), constant_values=7.0)
     )
-    windows = s.unfold(x, 2, 2)
-    assert s.fold(windows, 2, 4).shape == (2, 3, 4)
     wanted = torch.nn.Upsample(scale_factor=(2, 3))(torch.from_numpy(x.array[None]))
     np.testing.assert_array_equal(array(s.upsample(x, (2, 3))), wanted.numpy()[0])
 
@@ -256,10 +212,10 @@ def test_symbolic_reshape() -> None:
         (s.Slice((2, 0), (N * 2 - 1, 3), (1, 1)), [of(N * 2, 3)]),
         (s.Slice((1, 0), (N * 2, 3), (2, 1)), [of(N * 2, 3)]),
         (s.Reverse((0,)), [of(N, 3)]),
-        (s.Unfold(0, 2, 1, 1), [of(N, 3)]),
-        (s.Unfold(1, 3, 2, 1), [of(N, 7)]),
-        (s.Fold(0, N + 2, 1, 1), [of(N, 4, 3)]),
-        (s.Fold(0, N + 5, 1, 2), [of(N, 4, 3)]),
+        (Unfold(0, 2, 1, 1), [of(N, 3)]),
+        (Unfold(1, 3, 2, 1), [of(N, 7)]),
+        (Fold(0, N + 2, 1, 1), [of(N, 4, 3)]),
+        (Fold(0, N + 5, 1, 2), [of(N, 4, 3)]),
         (s.Pad((1, 0), (2, 1), (0, 0), 0.0), [of(N, 3)]),
         (s.Pad((1, 0), (2, 1), (3, 0), 0.0), [of(N, 3)]),
         (s.Concat(1), [of(N, 2), of(N, 3)]),
@@ -282,9 +238,9 @@ def test_what_must_hold_for_every_size() -> None:
     with pytest.raises(ShapeError, match="whole of the dims' ranges"):
         s.Slice((0,), (3,), (1,)).infer_type([of(N)])
     with pytest.raises(ShapeError, match="whole of the dims' ranges"):
-        s.Unfold(0, 3, 1, 1).infer_type([of(N)])
+        Unfold(0, 3, 1, 1).infer_type([of(N)])
     with pytest.raises(ShapeError, match="whole of the dims' ranges"):
-        s.Fold(0, 5, 1, 1).infer_type([of(N, 2)])
+        Fold(0, 5, 1, 1).infer_type([of(N, 2)])
     assert s.Slice((0,), (2,), (1,)).infer_type([of(N)]).shape == (2,)
 
 
@@ -344,7 +300,7 @@ def test_restride_by_hand() -> None:
         (s.BroadcastTo((2, N, 5)), (3, (0, 5, 1))),
         (s.Slice((1, 2), (N, 5), (1, 2)), (3 + 5 + 2, (5, 2))),
         (s.Reverse((0, 1)), (N * 5 - 5 + 4 + 3, (-5, -1))),
-        (s.Unfold(1, 2, 2, 3), (3, (5, 2, 3))),
+        (Unfold(1, 2, 2, 3), (3, (5, 2, 3))),
     ]
     for brick, expected in cases:
         assert brick.restride(x, brick.infer_type([x]), 3, (5, 1)) == expected
@@ -427,8 +383,8 @@ def view_of(draw: Callable[..., Any], shape: Sequence[Size]) -> View:
     axis = draw(st.integers(0, rank - 1))
     size = shape[axis]
     if not isinstance(size, int) or size < 3:
-        return s.Unfold(axis, 1, 1, 1)
-    return s.Unfold(axis, 2, draw(st.integers(1, 2)), draw(st.integers(1, 2)))
+        return Unfold(axis, 1, 1, 1)
+    return Unfold(axis, 2, draw(st.integers(1, 2)), draw(st.integers(1, 2)))
 
 
 @given(st.data())
@@ -487,13 +443,13 @@ def test_reshape_is_a_view_whenever_numpy_says_so(data: st.DataObject) -> None:
         (s.Slice((0,), (2,), (0,)), [of(2)]),
         (s.Reverse((2,)), [of(2, 3)]),
         (s.Reverse((0, 0)), [of(2, 3)]),
-        (s.Unfold(0, 3, 1, 1), [of(2)]),
-        (s.Unfold(0, 2, 1, 2), [of(2)]),
-        (s.Unfold(1, 2, 1, 1), [of(2)]),
-        (s.Unfold(0, 2, 0, 1), [of(2)]),
-        (s.Fold(0, 3, 1, 1), [of(3, 2)]),
-        (s.Fold(1, 3, 1, 1), [of(3, 2)]),
-        (s.Fold(0, 3, 1, 1), [of(0, 2)]),
+        (Unfold(0, 3, 1, 1), [of(2)]),
+        (Unfold(0, 2, 1, 2), [of(2)]),
+        (Unfold(1, 2, 1, 1), [of(2)]),
+        (Unfold(0, 2, 0, 1), [of(2)]),
+        (Fold(0, 3, 1, 1), [of(3, 2)]),
+        (Fold(1, 3, 1, 1), [of(3, 2)]),
+        (Fold(0, 3, 1, 1), [of(0, 2)]),
         (s.Pad((0,), (0,), (0,), 0.0), [of(2, 3)]),
         (s.Pad((-1,), (0,), (0,), 0.0), [of(2)]),
         (s.Concat(0), []),
@@ -511,7 +467,7 @@ def test_dtype_errors() -> None:
     with pytest.raises(DtypeError, match="one dtype"):
         s.Concat(0).infer_type([of(2), of(2, dtype=DType.F32)])
     with pytest.raises(DtypeError, match="fold"):
-        s.Fold(0, 3, 1, 1).infer_type([of(2, 2, dtype=DType.I32)])
+        Fold(0, 3, 1, 1).infer_type([of(2, 2, dtype=DType.I32)])
 
 
 def test_refusals_of_functions() -> None:

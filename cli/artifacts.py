@@ -1,0 +1,216 @@
+"""Commands that make artifacts and other files, and use them: compile, run, export, verify."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from ..errors import DataError, UsageError
+from .console import out, print_json, reported, write_file
+from .options import (
+    Json,
+    Loss,
+    ModelArg,
+    OptimizerOption,
+    Ranges,
+    Shapes,
+    Target,
+    model_of,
+    program_of,
+    write_stages,
+)
+
+if TYPE_CHECKING:
+    from ..runtime.executable import Executable
+
+__all__ = ["compile_command", "export", "run", "verify"]
+
+
+def compile_command(
+    model: ModelArg,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the artifact.")],
+    target: Target = "numpy",
+    shape: Shapes = None,
+    range_: Ranges = None,
+    optimizer: OptimizerOption = "",
+    function: Annotated[
+        list[str] | None, typer.Option(help="Only these of infer, evaluate, train_step.")
+    ] = None,
+    memory_limit: Annotated[
+        str | None, typer.Option(help="Fail if an arena can exceed this: bytes, or 64M, 2G.")
+    ] = None,
+    dump_ir: Annotated[
+        Path | None, typer.Option(help="Also write every stage as text to this folder.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws the first parameters, and dropout.")] = 0,
+    emit: Annotated[
+        str, typer.Option(help="artifact, or source: model.c, model.h, weights.bin (target c).")
+    ] = "artifact",
+    loss: Loss = None,
+    as_json: Json = False,
+) -> None:
+    """Compile MODEL to a folder that runs without brickc."""
+    with reported(as_json):
+        started = time.perf_counter()
+        program = program_of(
+            model, target, shape, range_, optimizer, function, memory_limit, seed, loss
+        )
+        compiled = time.perf_counter() - started
+        if emit == "source":
+            written = [str(p) for p in program.emit_source(output)]
+            if as_json:
+                print_json({"written": written})
+            else:
+                out.print("\n".join(written), markup=False)
+            return
+        if emit != "artifact":
+            raise UsageError("unknown --emit", got=emit, expected="artifact or source")
+        program.save(output)
+        if dump_ir is not None:
+            write_stages(program, dump_ir)
+        report = {
+            "artifact": str(output),
+            "seconds": round(compiled, 3),
+            "functions": {
+                n: {k: v for k, v in e.items() if k not in ("table", "edges", "function")}
+                for n, e in program.explain().items()
+            },
+        }
+        if as_json:
+            print_json(report)
+            return
+        out.print(f"{output}: compiled for {program.compiled.target} in {compiled:.2f} s",
+                   markup=False)  # fmt: skip
+        out.print(program.describe(), markup=False)
+        out.print(f"text form of every pass: {output}/ir; kernels: {output}/kernels, "
+                   f"{output}/model.py", markup=False)  # fmt: skip
+
+
+def run(
+    artifact: Annotated[Path, typer.Argument(help="Folder that `compile` wrote.")],
+    function: Annotated[str, typer.Option(help="infer, evaluate or train_step.")] = "infer",
+    input_: Annotated[
+        list[str] | None, typer.Option("--input", help="NAME=@FILE.npy, or NAME=JSON.")
+    ] = None,
+    output: Annotated[
+        list[str] | None, typer.Option("--output", help="NAME=@FILE.npy; others are printed.")
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="After train_step: write the new weights here.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a function of a compiled artifact."""
+    with reported(as_json):
+        from ..runtime.artifact import load
+
+        program = load(artifact)
+        inputs = dict(_array(program, function, text) for text in input_ or [])
+        targets = dict(_target_file(text) for text in output or [])
+        results = program.call(function, inputs)
+        unknown = sorted(set(targets) - set(results))
+        if unknown:
+            raise UsageError("no such output", got=", ".join(unknown), expected=", ".join(results))
+        for name, path in targets.items():
+            _write_npy(path, results[name])
+        if save is not None:
+            program.save_copy(save)
+        shown = {n: a.tolist() for n, a in results.items() if n not in targets}
+        if as_json:
+            print_json({"outputs": shown, "written": {n: str(p) for n, p in targets.items()}})
+            return
+        for name, value in results.items():
+            if name in targets:
+                out.print(f"{name}: {targets[name]}", markup=False)
+            else:
+                out.print(f"{name} = {np.array2string(value, threshold=40)}", markup=False)
+
+
+def export(
+    model: ModelArg,
+    output: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The file to write.")],
+    function: Annotated[str, typer.Option(help="infer, evaluate or train_step.")] = "infer",
+    weights: Annotated[
+        Path | None, typer.Option(help="Take parameters from this trained artifact.")
+    ] = None,
+    optimizer: OptimizerOption = "sgd:lr=0.01",
+    loss: Loss = None,
+    shape: Shapes = None,
+    range_: Ranges = None,
+    seed: Annotated[int, typer.Option(help="Draws the first parameters, and dropout.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write MODEL, or its whole training step, as an ONNX model."""
+    with reported(as_json):
+        from ..compiler.optimizers import parse_optimizer
+        from ..frontends.onnx import to_onnx
+        from ..runtime import artifact
+
+        trained = artifact.load(weights).state_dict() if weights is not None else None
+        made = to_onnx(
+            model_of(model, shape, range_, loss), function, optimizer=parse_optimizer(optimizer),
+            weights=trained, seed=seed,
+        )  # fmt: skip
+        try:
+            output.write_bytes(made.SerializeToString())
+        except OSError as error:
+            raise UsageError("cannot write the file", got=f"{output}: {error.strerror}") from None
+        report = {"file": str(output), "nodes": len(made.graph.node),
+                  "opset": made.opset_import[0].version}  # fmt: skip
+        if as_json:
+            print_json(report)
+            return
+        out.print(f"{output}: {report['nodes']} nodes, opset {report['opset']}", markup=False)
+
+
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="Folder that `compile` wrote.")],
+    as_json: Json = False,
+) -> None:
+    """Check an artifact's hashes and run its golden vectors."""
+    with reported(as_json):
+        from ..runtime.artifact import verify as verify_artifact
+
+        errors = verify_artifact(artifact)
+        if as_json:
+            print_json({"passed": True, "errors": errors})
+            return
+        for name, error in errors.items():
+            out.print(f"{name}: relative error {error:.1e}", markup=False)
+        out.print("all files and golden vectors agree", markup=False)
+
+
+def _array(program: Executable, function: str, text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError("not an input", got=text, expected="NAME=@FILE.npy or NAME=JSON")
+    dtype = program.input_dtype(function, name)
+    if value.startswith("@"):
+        try:
+            array = np.load(value[1:], allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{value[1:]} cannot be read", got=error) from None
+        return name, array
+    try:
+        return name, np.asarray(json.loads(value), dtype)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"input {name!r} is no array", got=error) from None
+
+
+def _target_file(text: str) -> tuple[str, Path]:
+    name, equals, value = text.partition("=")
+    if not equals or not value.startswith("@"):
+        raise UsageError("not an output", got=text, expected="NAME=@FILE.npy")
+    return name, Path(value[1:])
+
+
+def _write_npy(path: Path, array: Any) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_file(path, buffer.getvalue())
