@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from networks import NETWORKS, examples, weights
 
-__all__ = ["build"]
+__all__ = ["OPTIONS", "build", "set_parameters"]
 
 #: what makes the zoo's networks those that the peers run
 OPTIONS: dict[str, dict[str, Any]] = {"googlenet": {"dropout": False}}
@@ -25,7 +25,7 @@ def build(
     model = bc.zoo.model(network, batch=size, **OPTIONS.get(network, {}))
     function = "train_step" if mode == "train" else "infer"
     program = bc.compile(model, target=target, optimizer=bc.SGD(rate), functions=[function])
-    _set_parameters(program, network)
+    set_parameters(program, network)
     x, t = examples(NETWORKS[network], batch)
     if mode == "train":
         return lambda: program.train_step(x=x, t=t), lambda out: [float(out["loss"])]
@@ -35,7 +35,7 @@ def build(
     )
 
 
-def _set_parameters(program: Any, network: str) -> None:
+def set_parameters(program: Any, network: str) -> None:
     """The peers' first parameters, in the model's order. Raises ValueError if shapes differ."""
     names = program.parameters()
     values = weights(NETWORKS[network])

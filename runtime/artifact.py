@@ -25,9 +25,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
-from safetensors.numpy import save as save_safetensors
 
 from ..errors import ArtifactError, NumericsError
 from .executable import Executable, import_source
@@ -117,6 +114,9 @@ def write(
 
 def dump(arrays: Mapping[str, Array]) -> bytes:
     """One safetensors file; equal arrays give equal bytes."""
+    # here, since compiling and running need no files: a GPU's machine may lack the package
+    from safetensors.numpy import save as save_safetensors
+
     # asarray, since ascontiguousarray gives a scalar an axis
     ordered = {n: np.asarray(arrays[n], order="C") for n in sorted(arrays)}
     return save_safetensors(ordered)
@@ -179,6 +179,9 @@ def verify(folder: str | os.PathLike[str]) -> dict[str, float]:
 
     Raises NumericsError if one is over the tolerance, ArtifactError as ``load`` does.
     """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as load_safetensors
+
     path = Path(folder)
     program = load(path)
     manifest = read_manifest(path)

@@ -1,0 +1,53 @@
+"""benchmarks/gpu.py: its whole path without a GPU, and what it says where there is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "gpu.py"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_without_a_gpu_it_says_so_in_one_line() -> None:
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("there is a GPU")
+    done = run()
+    assert done.returncode == 1
+    assert not done.stdout
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "numpy and c" in done.stderr
+
+
+def test_whole_path_on_the_cpu(tmp_path: Path) -> None:
+    """brickc's interpreted step agrees with float64 and with torch's first loss."""
+    results = tmp_path / "gpu.json"
+    done = run(
+        "--device", "cpu", "--checks", "mlp:2", "--cases", "mlp:2", "--seconds", "0",
+        "--peers", "brickc-f32,torch-eager,jax", "--json", str(results),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(results.read_text())
+    assert [c["passed"] for c in found["checks"]] == [True, True]
+    ours, torch = (r for r in found["results"] if r["peer"] != "jax")
+    assert ours["launches"] > 10
+    assert ours["median_s"] > 0
+    assert torch["median_s"] > 0
+    assert ours["loss"] == pytest.approx(torch["loss"], rel=1e-4)
+    (jax,) = (r for r in found["results"] if r["peer"] == "jax")
+    assert "median_s" in jax or "jax" in jax["error"]
+    assert "not measured" in done.stdout
