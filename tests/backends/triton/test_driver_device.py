@@ -1,0 +1,126 @@
+"""Programs compiled ahead of time meet a driver that records what it is asked to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import brickc as bc
+
+pytest.importorskip("triton")
+
+COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler for the stand-in")
+
+SOURCE = Path(__file__).resolve().parents[2] / "support" / "fake_driver.c"
+
+CHILD = """
+import json, sys
+import numpy as np
+try:
+    import model
+    p = model.load()
+except Exception as error:
+    assert type(error).__name__ == "ModelError"
+    print(json.dumps({"error": str(error)}))
+    sys.exit()
+before = p.state_dict()
+fresh = {n: np.arange(v.size, dtype=v.dtype).reshape(v.shape) + 1 for n, v in before.items()}
+p.load_state_dict(fresh)
+after = p.state_dict()
+same = all(np.array_equal(after[n], fresh[n]) for n in fresh)
+try:
+    x = np.ones((3, 2, 8, 8), "f4")
+    loss = float(p.train_step(x=x, t=np.zeros(3, "i4"))["loss"])
+    p.train_step(x=x, t=np.zeros(3, "i4"))
+except model.ModelError as error:
+    print(json.dumps({"error": str(error)}))
+    sys.exit()
+(bound,) = p._bound.values()
+launches = [[name, programs, [(m.block.value, at) for m, at, _ in pointers], list(sizes)]
+            for name, programs, pointers, sizes in bound[0].launches]
+print(json.dumps({"same": same, "loss": loss, "launches": launches,
+                  "kernels": model.KERNELS, "peak": p.peak_bytes("train_step", N=3),
+                  "arena": p._arena.block.value, "memory": p.memory.block.value}))
+"""
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network, whose weights do not lie in the model's order of axes."""
+    n = bc.Dim("N", 1, 16)
+    x, t = bc.input("x", (n, 2, 8, 8)), bc.input("t", (n,), "i32")
+    y = bc.Sequential(bc.Conv2d(4, 3, padding=1), bc.ReLU(), bc.MaxPool(2), bc.Flatten(),
+                      bc.Linear(5))(x)  # fmt: skip
+    model = bc.Model({"logits": y}, bc.softmax_loss(y, t))
+    folder = tmp_path_factory.mktemp("driver")
+    bc.compile(model, "triton:sm_90", functions=["train_step"]).save(folder / "a")
+    assert COMPILER is not None
+    command = [COMPILER, "-shared", "-fPIC", "-w", "-o", str(folder / "libcuda.so.1"), str(SOURCE)]
+    subprocess.run(command, check=True)
+    return folder
+
+
+def call(artifact: Path, log: Path, **environment: str) -> dict[str, Any]:
+    kernels = json.loads((artifact / "a" / "kernels" / "resources.json").read_text())
+    source = (artifact / "a" / "kernels.py").read_text()
+    counts = ""
+    for name in kernels:
+        head = source.split(f"def {name}(", 1)[1].split(")", 1)[0]
+        counts += f"{name}={len(head.split(','))} "
+    kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    kept |= {"LD_LIBRARY_PATH": str(artifact), "FAKE_LOG": str(log), "FAKE_COUNTS": counts}
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD], cwd=artifact / "a", env=kept | environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_launches_reach_the_driver_as_they_were_planned(artifact: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    found = call(artifact, log)
+    assert found["same"]
+    assert found["loss"] == 0.0  # memory starts at zero, and nothing was run
+    lines = [line.split() for line in log.read_text().splitlines()]
+    launched = [line[1:] for line in lines if line[0] == "launch"]
+    assert len(launched) == len(found["launches"]) > 10
+    assert [line[0] for line in lines].count("graph") == 2  # recorded once, started twice
+    allocated = {int(line[1]): int(line[2]) for line in lines if line[0] == "alloc"}
+    assert allocated[found["arena"]] == found["peak"]
+    assert {found["arena"], found["memory"]} <= {m for x in found["launches"] for m, _ in x[2]}
+    for line, (name, programs, pointers, sizes) in zip(launched, found["launches"], strict=True):
+        _, _, threads, shared, file, symbol = found["kernels"][name]
+        assert line[:4] == [symbol, str(programs), str(threads), str(shared)]
+        assert (artifact / "a" / file).read_bytes()[:4] == b"\x7fELF"
+        given = list(map(int, line[4:]))
+        assert len(given) == len(pointers) + len(sizes)
+        for value, (block, at) in zip(given, pointers, strict=False):
+            assert value == block + at
+            assert at < allocated[block]
+        assert [v % 2**32 for v in given[len(pointers) :]] == sizes
+        assert all(size == 3 for size in sizes)
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"FAKE_SM": "80"}, "sm_80, compiled for sm_90"),
+        ({"FAKE_SM": "100"}, "sm_100, compiled for sm_90"),
+        ({"FAKE_FAIL": "cuModuleLoadData"}, "driver failed in cuModuleLoadData; got status 999"),
+        ({"FAKE_FAIL": "cuMemAlloc_v2"}, "driver failed in cuMemAlloc_v2"),
+    ],
+)
+def test_what_cannot_run_says_so(
+    artifact: Path, tmp_path: Path, environment: dict[str, str], said: str
+) -> None:
+    assert said in call(artifact, tmp_path / "log", **environment)["error"]
