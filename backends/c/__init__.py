@@ -44,7 +44,7 @@ CAPABILITIES = Capabilities(
 )  # fmt: skip
 
 #: elementary operations and bytes at the typical sizes under which one thread is faster
-_ALONE = 400_000
+_ALONE = 2_000_000
 
 
 class CBackend:

@@ -55,6 +55,7 @@ def contract(em: Emitter) -> None:
     lane = _lane(anchor.result, after, sizes, left, right)
     b, a = (left, right) if lane in left.letters and lane not in right.letters else (right, left)
     free = [c for c in anchor.result if c in a.letters and c not in b.letters and c != lane]
+    free = [c for c in free if sizes[c] != 1]  # an axis of one element makes no rows
     row = max(free, key=lambda c: hint(sizes[c])) if free else ""
     contracted = [c for c in a.letters if c in b.letters and c not in anchor.result]
     if _is_dot(a, b, sizes, lane, row, contracted):
