@@ -16,12 +16,13 @@ from ..ir.bricks.convert import Cast, StopGradient
 from ..ir.bricks.elementwise import Elementwise
 from ..ir.bricks.placement import Copy
 from ..ir.bricks.reduce import ReduceMax, ReduceMin, ReduceSum
+from ..ir.bricks.shape import Reshape
 from ..ir.bricks.source import Constant, DimSize, Iota, Literal
-from ..ir.dims import hint
+from ..ir.dims import Size, hint
 from ..ir.graph import Graph, Node
 from ..ir.kernel.capabilities import Capabilities
 from .anchor_of import anchor_kind
-from .layouts import Layouts
+from .layouts import Layouts, broadcast_strides, reshaped_strides
 
 __all__ = ["SOURCES", "Decision", "Fusion", "Group", "fuse", "update_places"]
 
@@ -48,6 +49,8 @@ class Group:
     anchor: int | None = None
     before: list[int] = field(default_factory=list)
     after: list[int] = field(default_factory=list)
+    #: reshapes of members' values that other members look through
+    views: set[int] = field(default_factory=set)
 
     @property
     def members(self) -> list[int]:
@@ -150,6 +153,7 @@ class _Fuser:
             for leaf, value in update_places(graph).items()
             if self._fits_over(leaf, value)
         }
+        self.stored_over = {value: leaf for leaf, value in self.in_place.items()}
         #: value stored over a leaf -> nodes that must read the leaf first
         self.read_first: dict[int, set[int]] = {}
         for leaf, value in self.in_place.items():
@@ -221,23 +225,60 @@ class _Fuser:
         found: dict[int, tuple[Group, int]] = {}
         for source in dict.fromkeys(node.operands):
             operand = self.graph.node(source)
+            if is_map(node):
+                operand = self._behind_reshapes(operand)
             if not is_kernel_node(operand, self.layouts):
                 if isinstance(operand.brick, View):
                     self._say(source, node.id, False, "read through a view of memory")
                 continue
-            number = self.group_of[source]
+            number = self.group_of[operand.id]
             found.setdefault(number, (self.groups[number], source))
         return [found[n] for n in sorted(found, reverse=True)]
 
+    def _behind_reshapes(self, node: Node) -> Node:
+        while isinstance(node.brick, Reshape) and not is_kernel_node(node, self.layouts):
+            node = self.graph.node(node.operands[0])
+        return node
+
+    def _space(self, group: Group) -> tuple[Size, ...]:
+        """The index space of a kernel's results."""
+        first = group.anchor if group.anchor is not None else group.after[0]
+        return self.graph.node(first).type.shape
+
+    def _walkable(self, node: Node, group: Group) -> bool:
+        """Can what the node reads and writes be walked over the kernel's index space?"""
+        space = self._space(group)
+        if node.type.shape == space:
+            return True
+        placed = self.layouts.placed
+        accesses = [(node, placed[self._home(node.id)])]
+        for operand in self.graph.operands(node):
+            if self._behind_reshapes(operand).id not in group.members:
+                accesses.append((operand, placed[self._home(operand.id)]))
+        for value, at in accesses:
+            strides = broadcast_strides(value.type.shape, at.strides, node.type.shape)
+            type = value.type.with_shape(node.type.shape)
+            if reshaped_strides(type, at.offset, strides, space) is None:
+                return False
+        return True
+
+    def _home(self, id: int) -> int:
+        """The leaf that a value is stored over, else the value."""
+        return self.stored_over.get(id, id)
+
     def _illegal(self, node: Node, group: Group, source: int) -> str | None:
         operand = self.graph.node(source)
+        if is_map(node):
+            operand = self._behind_reshapes(operand)
         if isinstance(operand.brick, View):
             return "a view that strides cannot express is copied by a kernel of its own"
         if is_map(node):
-            if operand.type.shape != node.type.shape:
+            if self.graph.node(source).type.shape != node.type.shape:
                 return f"index spaces differ: {operand.type} is broadcast to {node.type}"
+            if not self._walkable(node, group):
+                return f"{node.type} cannot be walked over {list(self._space(group))} by strides"
             if group.anchor is not None:
-                if source in group.before:
+                if operand.id in group.before:
                     return "the value comes before the kernel's reduction"
                 kind = anchor_kind(self.graph.node(group.anchor))
                 if kind not in self.caps.epilogue:
@@ -247,14 +288,20 @@ class _Fuser:
                 return "a kernel has one anchor"
             if "reduce" not in self.caps.prologue:
                 return f"{self.caps.name} takes no prologue before reduce"
+            if self._space(group) != operand.type.shape:
+                return "the kernel looks through a reshape, and its index space is another"
         else:
             return f"{node.brick.mnemonic} reads its operands from memory"
-        others = [o for o in node.operands if o not in group.members]
+        others = [o for o in node.operands if self._behind(node, o) not in group.members]
         others += [r for r in self.read_first.get(node.id, ()) if r not in group.members]
         for other in others:
             if self._depends(other, group.id):
                 return f"%{other} depends on this kernel and is needed by it"
         return None
+
+    def _behind(self, node: Node, operand: int) -> int:
+        """The operand, or for a map the value that it is a reshape of."""
+        return self._behind_reshapes(self.graph.node(operand)).id if is_map(node) else operand
 
     def _unprofitable(self, node: Node, group: Group, source: int) -> str | None:
         if isinstance(node.brick, Copy) and node.brick.order is not None:
@@ -293,10 +340,20 @@ class _Fuser:
             group.before, group.after = group.after, []
             group.anchor = node.id
         self.group_of[node.id] = group.id
+        if is_map(node):
+            self._look_through(node, group)
         before = [*node.operands, *self.read_first.get(node.id, ())]
         for source in self._kernels_behind(before):
             if source != group.id:
                 self.needs[group.id].add(source)
+
+    def _look_through(self, node: Node, group: Group) -> None:
+        """Note the reshapes between members of a kernel."""
+        for operand in self.graph.operands(node):
+            if self._behind_reshapes(operand).id in group.members:
+                while operand.id not in group.members:
+                    group.views.add(operand.id)
+                    operand = self.graph.node(operand.operands[0])
 
     def _kernels_behind(self, ids: Iterable[int]) -> set[int]:
         """Groups that write the memory behind these values."""

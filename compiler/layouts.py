@@ -45,7 +45,7 @@ from ..ir.graph import Graph, Node
 from ..ir.kernel.memory import contiguous_strides
 from ..ir.types import TensorType
 
-__all__ = ["Layouts", "Placed", "choose_layouts"]
+__all__ = ["Layouts", "Placed", "broadcast_strides", "choose_layouts", "reshaped_strides"]
 
 Order = tuple[int, ...]
 
@@ -75,6 +75,29 @@ class Layouts:
     def owns(self, id: int) -> bool:
         """True if the value has memory of its own (if it is stored at all)."""
         return self.placed[id].root == id
+
+
+def broadcast_strides(
+    shape: Sequence[Size], strides: Sequence[Size], wider: Sequence[Size]
+) -> tuple[Size, ...]:
+    """Strides with which a value is read over a larger index space, as NumPy broadcasts."""
+    lead = len(wider) - len(shape)
+    found: list[Size] = [0] * lead
+    for size, stride, wanted in zip(shape, strides, wider[lead:], strict=True):
+        found.append(0 if size == 1 and wanted != 1 else stride)
+    return tuple(found)
+
+
+def reshaped_strides(
+    type: TensorType, offset: Size, strides: tuple[Size, ...], other: tuple[Size, ...]
+) -> tuple[Size, tuple[Size, ...]] | None:
+    """Offset and strides that walk the same elements, in C order, over another shape.
+
+    None if no strides can do that.
+    """
+    if type.shape == other:
+        return offset, strides
+    return Reshape(other).restride(type, type.with_shape(other), offset, strides)
 
 
 def stride_order(shape: Sequence[Size], strides: Sequence[Size]) -> Order:

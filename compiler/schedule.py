@@ -42,7 +42,8 @@ class _Liveness:
             root = layouts.placed[node.id].root
             for user, _ in graph.users(node.id):
                 reader = group_of.get(user.id)
-                if reader is not None and reader != home:
+                # a kernel that looks through a view of its own value does not read it
+                if reader is not None and reader != group_of.get(root):
                     self.readers.setdefault(root, set()).add(reader)
             if home is None or root != node.id or isinstance(node.brick, Leaf):
                 continue

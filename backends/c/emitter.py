@@ -245,8 +245,9 @@ class Emitter:
             blocks = round_up(outer[1], rows)
             statements: Block = [
                 Let(n.name, blocks),
-                Let(i.name, IndexOp("div", chunk, n)),
-                Let(number.name, IndexOp("mod", chunk, n)),
+                # a thread's share is the same places of every channel, as in convolutions
+                Let(i.name, IndexOp("mod", chunk, outer[0])),
+                Let(number.name, IndexOp("div", chunk, outer[0])),
                 Let(start.name, number * rows),
                 For(j.name, start, IndexOp("min", outer[1], start + rows),
                     tuple(nest([i, j], outer[2:]))),

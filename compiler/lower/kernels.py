@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,9 +21,10 @@ from ...ir.kernel.kernel import Kernel, KernelProgram, Region
 from ...ir.kernel.memory import Access, Buffer, Space
 from ...ir.kernel.scalar import Literal as ScalarLiteral
 from ...ir.kernel.scalar import ScalarBuilder
+from ...ir.types import TensorType
 from ..anchor_of import anchor_of
 from ..fuse import Fusion, Group
-from ..layouts import Layouts, Placed
+from ..layouts import Layouts, Placed, broadcast_strides, reshaped_strides
 from ..names import Namer
 from .scalar import inline, program_of
 from .tiles import without_tiles
@@ -160,11 +161,16 @@ class _Lowering:
     def _broadcast(self, node: Node, shape: tuple[Size, ...]) -> Access:
         """The value read over a larger index space, with NumPy's broadcasting."""
         access = self._access(node)
-        lead = len(shape) - len(access.shape)
-        strides: list[Size] = [0] * lead
-        for size, stride, wanted in zip(access.shape, access.strides, shape[lead:], strict=True):
-            strides.append(0 if size == 1 and wanted != 1 else stride)
-        return Access(access.buffer, access.dtype, access.offset, shape, tuple(strides))
+        strides = broadcast_strides(access.shape, access.strides, shape)
+        return Access(access.buffer, access.dtype, access.offset, shape, strides)
+
+    def _over(self, access: Access, shape: tuple[Size, ...]) -> Access:
+        """The same elements over the index space of a kernel that looks through a reshape."""
+        type = TensorType(access.dtype, access.shape)
+        found = reshaped_strides(type, access.offset, access.strides, shape)
+        if found is None:
+            raise InternalError(f"{access} cannot be walked over {list(shape)}")
+        return replace(access, offset=found[0], shape=shape, strides=found[1])
 
     # -- kernels -------------------------------------------------------------------------------
 
@@ -197,15 +203,17 @@ class _Lowering:
     ) -> Region:
         """The scalar program of some members. ``first`` is a value that is result 0."""
         graph = self.graph
-        shape = anchor.type.shape if anchor else graph.node(members[-1]).type.shape
+        shape = anchor.type.shape if anchor else graph.node(members[0]).type.shape
         space = _Space(shape, ScalarBuilder(), {}, {})
         inside = set(members)
         if anchor is not None:
             space.values[anchor.id] = space.builder.input(anchor.type.dtype)
+        inside |= group.views
         for member in members:
-            for operand in graph.operands(graph.node(member)):
+            node = graph.node(member)
+            for operand in graph.operands(node):
                 if operand.id not in inside and operand.id not in space.values:
-                    self._load(space, operand)
+                    self._load(space, operand, node.type.shape)
         for member in members:
             self._literals(space, graph.node(member))
             self._compute(space, graph.node(member))
@@ -214,7 +222,7 @@ class _Lowering:
         computed = ([] if anchor is None else [anchor.id]) + list(members)
         for id in computed:
             if self._is_stored(id, group):
-                stores.append((len(results), self._access(graph.node(id))))
+                stores.append((len(results), self._over(self._access(graph.node(id)), shape)))
                 results.append(space.values[id])
         return Region(shape, space.builder.build(results), tuple(space.inputs), tuple(stores))
 
@@ -223,7 +231,10 @@ class _Lowering:
         if id in self.roots:
             return True
         inside = set(group.members)
-        return any(user.id not in inside for user, _ in self.graph.users(id))
+        return any(
+            self._is_stored(user.id, group) if user.id in group.views else user.id not in inside
+            for user, _ in self.graph.users(id)
+        )
 
     def _literal(self, node: Node) -> ScalarLiteral | None:
         """The number that every element of the value is, if it is one."""
@@ -231,10 +242,11 @@ class _Lowering:
             node = self.graph.node(node.operands[0])
         return node.brick.value if isinstance(node.brick, Constant) else None
 
-    def _load(self, space: _Space, operand: Node) -> None:
+    def _load(self, space: _Space, operand: Node, shape: tuple[Size, ...]) -> None:
+        """An input of the space: the operand of a node of that shape."""
         if self._literal(operand) is not None or isinstance(operand.brick, DimSize):
             return  # becomes an instruction, after all inputs
-        access = self._broadcast(operand, space.shape)
+        access = self._over(self._broadcast(operand, shape), space.shape)
         if access not in space.inputs:
             space.inputs[access] = space.builder.input(operand.type.dtype)
         space.values[operand.id] = space.inputs[access]
@@ -251,7 +263,7 @@ class _Lowering:
                 space.values[operand.id] = space.builder.size(operand.brick.size, dtype)
 
     def _compute(self, space: _Space, node: Node) -> None:
-        args = [space.values[o] for o in node.operands]
+        args = [space.values[self._looked_through(space, o)] for o in node.operands]
         brick = node.brick
         match brick:
             case Elementwise():
@@ -265,6 +277,12 @@ class _Lowering:
                 space.values[node.id] = args[0]
             case _:
                 raise InternalError(f"{brick.mnemonic} has no scalar form")
+
+    def _looked_through(self, space: _Space, id: int) -> int:
+        """The value of the kernel's own behind the reshapes that lead to an operand."""
+        while id not in space.values:
+            (id,) = self.graph.node(id).operands
+        return id
 
     def _materialise(self, node: Node, name: str, notes: tuple[str, ...]) -> Kernel:
         """A view that strides cannot express: copy over the operand's index space."""

@@ -267,6 +267,11 @@ def _tiles(
     tiles = -(-(LARGE_ROWS if hint(rows) >= 8 * LARGE_ROWS else CHUNK_ROWS) // r)
     if hint(rows) <= 2 * r * tiles:
         tiles = 1
+    if isinstance(rows, int) and tiles > 1:
+        # an even number of chunks, as long as each other: no thread waits for a last one
+        all_tiles = -(-rows // r)
+        blocks = -(-all_tiles // tiles)
+        tiles = -(-all_tiles // (blocks + blocks % 2))
     row_block = r * tiles
     count_rows = round_up(rows, row_block)
     # with one row, groups of columns are what threads share

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from ....ir.dims import Size, exact_div, hint, product
 from ....ir.kernel import anchors
+from ....ir.kernel.kernel import Region
 from ....ir.kernel.loops import Bound, Fill, Fma, For, IndexOp, Let, Load, Parallel, Reduce, Store
-from ....ir.kernel.memory import Buffer, Space
+from ....ir.kernel.memory import Access, Buffer, Space, contiguous_strides
+from ....ir.kernel.scalar import ScalarBuilder
 from ..emitter import Block, Emitter, index_of, round_up
+from ..maps import map_region
 from .common import anchor_target, epilogue
 from .contract import BLOCK_BYTES
 from .taps import fixed
@@ -19,6 +23,9 @@ __all__ = ["convolution_weight_grad"]
 
 #: bytes of sums of a chunk
 SUM_BYTES = 64 * 1024
+
+#: so few chunks are too few for the threads
+FEW_CHUNKS = 4
 
 
 def convolution_weight_grad(em: Emitter) -> None:
@@ -66,8 +73,12 @@ class _WeightGrad:
         block = min(block, -(-depth // self.channels) * self.channels)
         row_blocks, c_blocks = round_up(self.rows, self.r), round_up(self.depth, block)
         chunks = -(-hint(self.rows) // self.r) * -(-depth // block) * anchor.groups
-        # few chunks: the taps of the first axis are given out one by one
-        by_rows = chunks < 4 and len(self.kernel) > 1
+        # few chunks: the rows of the image are cut into parts, each with sums of its own, so
+        # that a thread reads the rows that it wrote
+        height = self.dy.shape[2] if len(self.kernel) > 1 else 1
+        parts = 1
+        if chunks < FEW_CHUNKS and isinstance(height, int):
+            parts = min(height, -(-2 * FEW_CHUNKS // chunks))
         chunk, left = em.var("c"), [em.var("rest") for _ in range(3)]
         number, group, c_number = em.var("block"), em.var("g"), em.var("block")
         first_row, last_row = em.var("first"), em.var("last")
@@ -86,59 +97,73 @@ class _WeightGrad:
             Let(c_last.name, IndexOp("min", self.depth, c_first + block)),
         ]
         count: Bound = IndexOp("mul", IndexOp("mul", row_blocks, anchor.groups), c_blocks)
-        outer: tuple[Bound, Bound] = (0, self.kernel[0])
-        kept = taps
-        if by_rows:
-            count = IndexOp("mul", count, self.kernel[0])
-            outer = (left[2], left[2] + 1)
-            kept = taps // self.kernel[0]
-        size = self.r * kept * block * em.lanes
+        self.first_y: Size = 0
+        self.last_y: Size = height
+        if parts > 1:
+            assert isinstance(height, int)
+            y_first, y_last = em.var("first"), em.var("last")
+            body += [
+                Let(y_first.name, IndexOp("div", left[2] * height, parts)),
+                Let(y_last.name, IndexOp("div", left[2] * height + height, parts)),
+            ]
+            count = IndexOp("mul", count, parts)
+            self.first_y, self.last_y = y_first, y_last
+        size = self.r * taps * block * em.lanes
         self.sums = Buffer(em.name("sums"), self.dtype, size, Space.ARENA)
-        self.by_rows = by_rows
-        self.kept = kept
         self.c_first, self.c_last = c_first, c_last
-
-        def rows_of(indices: list[Size]) -> Block:
-            return self._chunk(indices, outer)
-
-        body += steps(em, first_row, last_row, self.r, rows_of, self.rows)
+        weights = product(self.target.shape)
+        self.result = self.target
+        self.result_offset: Size = 0
+        if parts > 1:
+            buffer = em.scratch_buffer("parts", self.dtype, weights * parts)
+            strides = contiguous_strides(self.target.shape, tuple(range(len(self.target.shape))))
+            self.result = Access(buffer.name, self.dtype, 0, self.target.shape, strides)
+            self.result_offset = weights * left[2]
+        body += steps(em, first_row, last_row, self.r, self._chunk, self.rows)
         em.phase(
             Parallel(chunk.name, count, tuple(body)), "sums over places and examples",
             (self.sums,),
         )  # fmt: skip
+        if parts > 1:
+            self._add_parts(parts, weights)
         epilogue(em, self.target)
+
+    def _add_parts(self, parts: int, weights: Size) -> None:
+        """The sums of all parts, added up in their order."""
+        builder = ScalarBuilder()
+        values = [builder.input(self.dtype) for _ in range(parts)]
+        total = values[0]
+        for value in values[1:]:
+            total = builder.op("add", total, value)
+        loads = tuple(replace(self.result, offset=weights * k) for k in range(parts))
+        region = Region(self.target.shape, builder.build([total]), loads, ((0, self.target),))
+        map_region(self.em, region)
 
     # -- one chunk -----------------------------------------------------------------------------
 
-    def _chunk(self, rows: list[Size], outer: tuple[Bound, Bound]) -> Block:
+    def _chunk(self, rows: list[Size]) -> Block:
         em = self.em
         zero, i = em.name("zero"), em.var("i")
-        used = self.r * self.kept * em.lanes
+        used = self.r * math.prod(self.kernel) * em.lanes
         clear: Block = [
             Fill(zero, self.dtype, 0),
             For(i.name, 0, (self.c_last - self.c_first) * used,
                 (Store(zero, self.dtype, self.sums.name, i, 1),), em.lanes),
         ]  # fmt: skip
-        # with one axis there are no rows to block
-        y, out = em.var("y"), self.dy.shape[2] if len(self.kernel) > 1 else 1
+        y = em.var("y")
         height, stop = em.var("height"), em.var("stop")
         row: Size = product(self.dy.shape[3:]) * self.lanes * (self.dtype.itemsize * len(rows))
-        block: Block = [Let(stop.name, IndexOp("min", out, y + height))]
-        block += self._taps(rows, outer, lambda c, tap: self._tile(rows, c, tap, (y, stop)))
-        ends = self._taps(rows, outer, lambda c, tap: self._finish(rows, c, tap))
+        block: Block = [Let(stop.name, IndexOp("min", self.last_y, y + height))]
+        block += self._taps(lambda c, tap: self._tile(rows, c, tap, (y, stop)))
+        ends = self._taps(lambda c, tap: self._finish(rows, c, tap))
         return [
             *clear,
             Let(height.name, IndexOp("max", 1, IndexOp("div", BLOCK_BYTES, row))),
-            For(y.name, 0, out, tuple(block), height),
+            For(y.name, self.first_y, self.last_y, tuple(block), height),
             *ends,
         ]
 
-    def _taps(
-        self,
-        rows: list[Size],
-        outer: tuple[Bound, Bound],
-        body: Callable[[list[Size], list[Size]], Block],
-    ) -> Block:
+    def _taps(self, body: Callable[[list[Size], list[Size]], Block]) -> Block:
         """Loops over channels and over the taps of all axes but the last."""
         em = self.em
         tap = [em.var("k") for _ in self.kernel[:-1]]
@@ -146,8 +171,7 @@ class _WeightGrad:
         def channels(c: list[Size]) -> Block:
             inner = body(c, list(tap))
             for k in reversed(range(len(tap))):
-                lo, hi = outer if k == 0 else (0, self.kernel[k])
-                inner = [For(tap[k].name, lo, hi, tuple(inner))]
+                inner = [For(tap[k].name, 0, self.kernel[k], tuple(inner))]
             return inner
 
         return steps(em, self.c_first, self.c_last, self.channels, channels, self.depth, "k_c")
@@ -161,9 +185,7 @@ class _WeightGrad:
     def _slot(self, row: int, c: Size, tap: list[Size], last: int) -> Size:
         """Where a sum waits."""
         index: Size = c - self.c_first
-        for k, (t, size) in enumerate(zip(tap, self.kernel[:-1], strict=True)):
-            if k == 0 and self.by_rows:
-                continue
+        for t, size in zip(tap, self.kernel[:-1], strict=True):
             index = index * size + t
         index = (index * self.kernel[-1] + last) * self.r + row
         return index * self.em.lanes
@@ -311,7 +333,7 @@ class _WeightGrad:
                     out += [
                         Load(acc, self.dtype, self.sums.name, slot, 1),
                         Reduce(total, acc, self.dtype, "add"),
-                        Store(total, self.dtype, self.target.buffer,
-                              index_of(self.target, at), 1, 1),
+                        Store(total, self.dtype, self.result.buffer,
+                              index_of(self.result, at) + self.result_offset, 1, 1),
                     ]  # fmt: skip
         return out
