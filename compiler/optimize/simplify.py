@@ -13,6 +13,7 @@ from .dead import drop_dead
 from .fold import fold
 from .merge_views import merge_views
 from .patterns import rewritten
+from .pool_gradients import shrink_pool_gradients
 
 __all__ = ["simplify"]
 
@@ -20,7 +21,9 @@ __all__ = ["simplify"]
 _ROUNDS = 12
 
 #: fold before merge_equal, since equal constants and maps are merged after they are made
-_PASSES: tuple[Callable[[Graph], Graph], ...] = (canonicalise, merge_views, fold, merge_equal)
+_PASSES: tuple[Callable[[Graph], Graph], ...] = (
+    canonicalise, merge_views, shrink_pool_gradients, fold, merge_equal,
+)  # fmt: skip
 
 
 def simplify(graph: Graph) -> Graph:

@@ -112,8 +112,13 @@ class _Sums:
         # a chunk: one group, one place on the outermost spatial axis, a block of rows
         places = hint(self.spatial[0]) * geo.groups if self.rank else geo.groups
         row_blocks = max(1, min(8 if places < 8 else 4, geo.rows // (2 * self.r)))
-        row_block = -(-geo.rows // row_blocks)
-        row_block = -(-row_block // self.r) * self.r
+        tiles = -(-geo.rows // self.r)
+        if row_blocks > 1:
+            # an even number of blocks, as long as each other: no thread waits for a last one
+            row_blocks = min(
+                range(2, row_blocks + 1, 2), key=lambda n: (-(-tiles // n) * n - tiles, -n)
+            )
+        row_block = -(-tiles // row_blocks) * self.r
         row_blocks = -(-geo.rows // row_block)
         split = None if isinstance(self.lanes, int) else em.split(self.lanes)
         chunk, number, more = em.var("c"), em.var("block"), em.var("rest")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from ....ir.dims import Size, hint, product
@@ -14,6 +15,9 @@ from .common import Walk, anchor_target, epilogue, lane_axis
 
 __all__ = ["window_max", "window_max_gather", "window_max_scatter", "window_sum",
            "window_sum_grad"]  # fmt: skip
+
+#: elements of a window up to which loops over them are written out
+UNROLLED = 16
 
 _Window = (
     anchors.WindowSum
@@ -139,16 +143,22 @@ def window_sum_grad(em: Emitter) -> None:
     walk.run(body, int(hint(work)))
 
 
-def _wins(em: Emitter, x: str, y: str, done: str, dtype: DType) -> tuple[Block, str]:
-    """Mask of lanes where x is the window's maximum y (or both are NaN) and none was before."""
-    same, bad_x, bad_y = em.name("same"), em.name("nan"), em.name("nan")
-    both, hit, fresh, wins = em.name("both"), em.name("hit"), em.name("fresh"), em.name("wins")
+def _hits(em: Emitter, x: str, y: str, dtype: DType) -> tuple[Block, str]:
+    """Mask of lanes where x is the window's maximum y; a NaN in x is one, as y is NaN then."""
+    same, nan, hit = em.name("same"), em.name("nan"), em.name("hit")
     return [
         Compute(same, DType.BOOL, "eq", (x, y), dtype),
-        Compute(bad_x, DType.BOOL, "ne", (x, x), dtype),
-        Compute(bad_y, DType.BOOL, "ne", (y, y), dtype),
-        Compute(both, DType.BOOL, "and", (bad_x, bad_y), DType.BOOL),
-        Compute(hit, DType.BOOL, "or", (same, both), DType.BOOL),
+        Compute(nan, DType.BOOL, "ne", (x, x), dtype),
+        Compute(hit, DType.BOOL, "or", (same, nan), DType.BOOL),
+    ], hit
+
+
+def _wins(em: Emitter, x: str, y: str, done: str, dtype: DType) -> tuple[Block, str]:
+    """Mask of lanes where x is the window's maximum y (or both are NaN) and none was before."""
+    block, hit = _hits(em, x, y, dtype)
+    fresh, wins = em.name("fresh"), em.name("wins")
+    return [
+        *block,
         Compute(fresh, DType.BOOL, "not", (done,), DType.BOOL),
         Compute(wins, DType.BOOL, "and", (hit, fresh), DType.BOOL),
         Combine(done, wins, DType.BOOL, "or"),
@@ -197,6 +207,8 @@ def window_max_scatter(em: Emitter) -> None:
     covered = apart and all(
         y.shape[a] * anchor.window[a] == x.shape[a] and anchor.padding[a] == (0, 0) for a in axes
     )
+    taps = product(anchor.window[a] for a in axes)
+    assert isinstance(taps, int)
     order = [a for a in order_of(target) if target.shape[a] != 1 and a != lane and a not in axes]
     vector = lane is not None
     places_of = [*order, lane] if lane is not None else order
@@ -219,6 +231,33 @@ def window_max_scatter(em: Emitter) -> None:
             index = index_of(target, place)
             return [Fill(zero, dtype, 0), Store(zero, dtype, target.buffer, index, stride, rest)]
 
+        def numbered(place: list[Size], top: str, value: str) -> Block:
+            """The first winner's number, then all places of the window: no window overlaps."""
+            places = []
+            for offset in itertools.product(*(range(anchor.window[a]) for a in axes)):
+                position = list(place)
+                for a, k in zip(axes, offset, strict=True):
+                    position[a] = place[a] * anchor.stride[a] + k
+                places.append(position)
+            first, zero = em.name("first"), em.name("zero")
+            numbers = [em.name("number") for _ in places]
+            find: Block = [Fill(first, DType.I32, 0), Fill(zero, dtype, 0)]
+            find += [Fill(n, DType.I32, k) for k, n in enumerate(numbers)]
+            hand_on: Block = []
+            for number, position in reversed([*zip(numbers, places, strict=True)]):
+                here, load = em.load(x, position, lane, part)
+                mask, hit = _hits(em, here, top, x.dtype)
+                find += [load, *mask, Combine(first, number, DType.I32, "select", mask=hit)]
+            for number, position in zip(numbers, places, strict=True):
+                wins, chosen = em.name("wins"), em.name("chosen")
+                index = index_of(target, position)
+                hand_on += [
+                    Compute(wins, DType.BOOL, "eq", (first, number), DType.I32),
+                    Compute(chosen, dtype, "select", (wins, value, zero), dtype),
+                    Store(chosen, dtype, target.buffer, index, stride, rest),
+                ]
+            return [*find, *hand_on]
+
         def windows(left: Sequence[int], place: list[Size]) -> Block:
             if left:
                 i = em.var("o")
@@ -227,6 +266,8 @@ def window_max_scatter(em: Emitter) -> None:
                 return [For(i.name, 0, y.shape[left[0]], tuple(windows(left[1:], inner)))]
             top, load_y = em.load(y, place, lane, part)
             value, load_v = em.load(v, place, lane, part)
+            if covered and taps <= UNROLLED:
+                return [load_y, load_v, *numbered(place, top, value)]
             done = em.name("done")
 
             def tap(position: list[Size]) -> Block:
@@ -247,8 +288,8 @@ def window_max_scatter(em: Emitter) -> None:
                 ]
                 return [load, *mask, *start, *add]
 
-            taps = _taps(em, anchor, axes, place, x.shape, tap)
-            return [load_y, load_v, Fill(done, DType.BOOL, False), *taps]
+            loops = _taps(em, anchor, axes, place, x.shape, tap)
+            return [load_y, load_v, Fill(done, DType.BOOL, False), *loops]
 
         start = [] if covered else clear(inside, at)
         return [*start, *windows(inside, at)]
