@@ -20,10 +20,15 @@ from ....ir.kernel.scalar import ScalarBuilder
 from ..emitter import Block, Emitter, index_of
 from ..maps import map_region
 from .contract import BLOCK_BYTES, partial_for
+from .flatten import flatten_convolution, flatten_input_grad
 from .taps import Axis, adjoint_axis, fixed, forward_axis, over_taps, tap_of
 from .tile import Column, Tile, row_count, steps
 
 __all__ = ["convolution", "convolution_input_grad"]
+
+#: bytes from which an image is read as few times as possible, if its weights are smaller than
+LARGE_IMAGE = 4 * 2**20
+SMALL_WEIGHTS = 2**19
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,9 @@ def _panels(em: Emitter, w: Access, geo: _Geometry, r: int) -> tuple[Buffer, int
 class _Sums:
     """For each place, rows of weights times vectors of examples."""
 
-    def __init__(self, em: Emitter, x: Access, w: Access, geo: _Geometry) -> None:
+    def __init__(
+        self, em: Emitter, x: Access, w: Access, geo: _Geometry, *, flattened: bool
+    ) -> None:
         self.em = em
         self.x = x
         self.geo = geo
@@ -99,10 +106,13 @@ class _Sums:
         block = max(1, BLOCK_BYTES // step_bytes)
         blocked = geo.depth > block * 3 // 2 and geo.rows > 2 * self.r
         self.block = block if blocked else geo.depth
-        # a single example fits into the caches, and its lanes may lie along either axis
-        if self.lanes == 1:
+        #: vectors along the last axis of a single example, or of a flattened batch
+        self.lines = self.lanes == 1 and self.rank > 1 and geo.inside is not None
+        if self.lanes == 1 and not flattened:
+            # a single example fits into the caches, and its lanes may lie along either axis
             self.block = geo.depth
-        self.waiting = partial_for(em, 0) if self.block < geo.depth else None
+        lane = self.rank + 1 if self.lines else 0
+        self.waiting = partial_for(em, lane) if self.block < geo.depth else None
         self.k = em.var("k_c")
         self.group, self.first_row, self.last_row = em.var("g"), em.var("first"), em.var("last")
         self.place: list[Size] = [em.var("y")] if self.rank else []
@@ -122,13 +132,20 @@ class _Sums:
         row_blocks = -(-geo.rows // row_block)
         split = None if isinstance(self.lanes, int) else em.split(self.lanes)
         chunk, number, more = em.var("c"), em.var("block"), em.var("rest")
-        # blocks of rows outermost: a thread's rows are the channels that it handles elsewhere
-        per_block: Bound = geo.groups
+        places_inside: Bound = geo.groups
         if self.rank:
-            per_block = IndexOp("mul", self.spatial[0], geo.groups)
-        body: Block = [
-            Let(number.name, IndexOp("div", chunk, per_block)),
-            Let(more.name, IndexOp("mod", chunk, per_block)),
+            places_inside = IndexOp("mul", self.spatial[0], geo.groups)
+        if self._by_places():
+            body: Block = [
+                Let(number.name, IndexOp("mod", chunk, row_blocks)),
+                Let(more.name, IndexOp("div", chunk, row_blocks)),
+            ]
+        else:
+            body = [
+                Let(number.name, IndexOp("div", chunk, places_inside)),
+                Let(more.name, IndexOp("mod", chunk, places_inside)),
+            ]
+        body += [
             Let(self.group.name, IndexOp("mod", more, geo.groups)),
             Let(self.first_row.name, number * row_block),
             Let(self.last_row.name, IndexOp("min", geo.rows, self.first_row + row_block)),
@@ -145,12 +162,23 @@ class _Sums:
             "sums over channels and taps",
         )
 
+    def _by_places(self) -> bool:
+        """Are blocks of rows innermost in the order of chunks?
+
+        Outermost, a thread's rows are the channels that it handles in other kernels, but the
+        image is read once for every block. That is worse where the image outgrows the second
+        cache and the weights fit in beside it.
+        """
+        item = self.dtype.itemsize
+        image, weights = hint(product(self.x.shape)) * item, self.geo.groups * self.per_group * item
+        return image > LARGE_IMAGE and weights < SMALL_WEIGHTS
+
     # -- examples ------------------------------------------------------------------------------
 
     def _examples(self, lo: Size, hi: Size) -> Block:
         """Groups of vectors, then single ones, then what is left of the batch."""
         em, width, most = self.em, self.em.lanes, self.most
-        if self.lanes == 1 and self.rank > 1 and self.geo.inside is not None:
+        if self.lines:
             return self._lines()
         if isinstance(lo, int) and isinstance(hi, int):
             out: Block = []
@@ -244,15 +272,25 @@ class _Sums:
         for x in (*range(first), *range(end, fixed(self.spatial[-1]))):
             axes = geo.axes([*start, x])
             out += self._before(axes, 0) + self._tiles([Column(0, 1)], [*start, x], axes)
-        axes = [*geo.axes([*start, first])[:-1], geo.whole(first)]
-        out += self._before(axes, 0)
-        group: list[Column] = []
-        for x in range(first, end, em.lanes):
-            part = end - x
-            group.append(Column(x - first, None if part >= em.lanes else part))
-            if len(group) == self.most or part <= em.lanes:
-                out += self._tiles(group, [*start, first], axes, line=True)
-                group = []
+
+        def group(place: Size, vectors: Sequence[int]) -> Block:
+            """``vectors`` are their numbers of lanes, side by side from ``place`` on."""
+            axes = [*geo.axes([*start, place])[:-1], geo.whole(place)]
+            cols = [
+                Column(k * em.lanes, None if part == em.lanes else part)
+                for k, part in enumerate(vectors)
+            ]
+            return self._before(axes, 0) + self._tiles(cols, [*start, place], axes, line=True)
+
+        width = em.lanes * self.most
+        whole = first + (end - first) // width * width
+        if whole > first:
+            i = em.var("x")
+            inner = group(i, [em.lanes] * self.most)
+            out.append(For(i.name, first, whole, tuple(inner), width))
+        if whole < end:
+            vectors = [min(em.lanes, end - x) for x in range(whole, end, em.lanes)]
+            out += group(whole, vectors)
         for variable, size in zip(reversed(middle), reversed(self.spatial[1:-1]), strict=True):
             out = [For(variable.name, 0, size, tuple(out))]
         return out
@@ -341,6 +379,7 @@ class _Sums:
 
 def convolution(em: Emitter) -> None:
     """Strategy for Convolution."""
+    flattened = flatten_convolution(em)
     anchor = em.kernel.anchor
     assert isinstance(anchor, anchors.Convolution)
     x, w = em.kernel.operands
@@ -366,7 +405,7 @@ def convolution(em: Emitter) -> None:
         inside = _inside(x.shape[-1], em.kernel.after.shape[-1], kernel[-1], anchor)
     geo = _Geometry(anchor.groups, fixed(rows), fixed(w.shape[1]), kernel, w.strides[0],
                     w.strides[1], axes, inside, whole)  # fmt: skip
-    _Sums(em, x, w, geo).run()
+    _Sums(em, x, w, geo, flattened=flattened).run()
 
 
 def _inside(
@@ -383,6 +422,7 @@ def _inside(
 
 def convolution_input_grad(em: Emitter) -> None:
     """Strategy for ConvolutionInputGrad."""
+    flattened = flatten_input_grad(em)
     anchor = em.kernel.anchor
     assert isinstance(anchor, anchors.ConvolutionInputGrad)
     dy, w = em.kernel.operands
@@ -414,4 +454,4 @@ def convolution_input_grad(em: Emitter) -> None:
         inside = (first, end) if end > first else None
     geo = _Geometry(anchor.groups, fixed(w.shape[1]), fixed(depth), kernel, w.strides[1],
                     w.strides[0], axes, inside, whole)  # fmt: skip
-    _Sums(em, dy, w, geo).run()
+    _Sums(em, dy, w, geo, flattened=flattened).run()

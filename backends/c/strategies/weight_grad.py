@@ -16,6 +16,7 @@ from ..emitter import Block, Emitter, index_of, round_up
 from ..maps import map_region
 from .common import anchor_target, epilogue
 from .contract import BLOCK_BYTES
+from .flatten import flatten_weight_grad
 from .taps import fixed
 from .tile import row_count, steps
 
@@ -35,14 +36,19 @@ def convolution_weight_grad(em: Emitter) -> None:
     where there is one tap). Sums wait in a small array between blocks of rows of the image,
     so that the rows of dy that a block reads stay in the first cache for all tiles.
     """
+    flattened = flatten_weight_grad(em)
     anchor = em.kernel.anchor
     assert isinstance(anchor, anchors.ConvolutionWeightGrad)
-    _WeightGrad(em, anchor).run()
+    _WeightGrad(em, anchor, flattened=flattened).run()
 
 
 class _WeightGrad:
-    def __init__(self, em: Emitter, anchor: anchors.ConvolutionWeightGrad) -> None:
+    def __init__(
+        self, em: Emitter, anchor: anchors.ConvolutionWeightGrad, *, flattened: bool
+    ) -> None:
         self.em = em
+        #: vectors along the last axis, not along the examples
+        self.flattened = flattened
         self.anchor = anchor
         self.x, self.dy = em.kernel.operands
         self.target = anchor_target(em)
@@ -215,7 +221,7 @@ class _WeightGrad:
                 before.append(Load(acc, self.dtype, self.sums.name, slot, 1))
                 after.append(Store(acc, self.dtype, self.sums.name, slot, 1))
 
-        def image(last: int) -> list[Size]:
+        def image(last: int, place: list[Size]) -> list[Size]:
             at: list[Size] = []
             for a, o in enumerate(place):
                 t = last if a == len(place) - 1 else tap[a]
@@ -227,18 +233,22 @@ class _WeightGrad:
 
             def step(n: Size, part: Size | None) -> Block:
                 inner: Block = []
+                where: list[Size] = list(place)
+                axis = 0
+                if self.flattened:
+                    n, where[-1], axis = 0, n, len(place) + 1
                 vectors: list[str | None] = []
                 for k, (c, last) in enumerate(cols):
                     if valid is not None and not valid[k]:
                         vectors.append(None)
                         continue
-                    at = [n, self.group * self.depth + c, *image(last)]
-                    name, load = em.load(self.x, at, 0, part, "x")
+                    at = [n, self.group * self.depth + c, *image(last, where)]
+                    name, load = em.load(self.x, at, axis, part, "x")
                     vectors.append(name)
                     inner.append(load)
                 for i, o in enumerate(rows):
-                    at = [n, self.group * self.rows + o, *place]
-                    name, load = em.load(self.dy, at, 0, part, "d")
+                    at = [n, self.group * self.rows + o, *where]
+                    name, load = em.load(self.dy, at, axis, part, "d")
                     inner.append(load)
                     inner += [
                         Fma(accs[i][k], name, v, self.dtype)
@@ -246,7 +256,7 @@ class _WeightGrad:
                     ]  # fmt: skip
                 return inner
 
-            return em.vectors(0, self.lanes, step, "n")
+            return em.vectors(0, self.dy.shape[-1] if self.flattened else self.lanes, step, "n")
 
         lets: Block = []
         inside = self._along_last(cols, products, lets)
@@ -288,6 +298,8 @@ class _WeightGrad:
         size, out = self.x.shape[-1], self.dy.shape[-1]
         stride, dilation = anchor.stride[-1], anchor.dilation[-1]
         lo, hi = anchor.padding[-1]
+        if self.flattened:
+            return products(None)
         if not (lo or hi):
             return [For(o.name, 0, out, tuple(products(None)))]
         if not (isinstance(size, int) and isinstance(out, int)):

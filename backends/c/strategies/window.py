@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ....ir.dims import Size, hint, product
 from ....ir.dtypes import DType
 from ....ir.kernel import anchors
+from ....ir.kernel.kernel import Region
 from ....ir.kernel.loops import Bound, Combine, Compute, Fill, For, IndexOp, Let, Load, Store
+from ....ir.kernel.memory import Access
 from ....ir.kernel.spaces import order_of
 from ..emitter import Block, Emitter, index_of, leader
 from .common import Walk, anchor_target, epilogue, lane_axis
@@ -72,7 +76,99 @@ def _taps(
     return nest(axes, list(at))
 
 
+def _written_out(
+    em: Emitter,
+    anchor: _Window,
+    axes: Sequence[int],
+    at: Sequence[Size],
+    size: Sequence[Size],
+    body: Callable[[list[Size]], Block],
+) -> Block:
+    """The taps of the window at ``at`` one after the other, in order, without loops.
+
+    A tap that misses the image reads the nearest element instead, which the window holds too:
+    its maximum and the first place that has it stay what they are.
+    """
+    out: Block = []
+    places: list[list[Size]] = []
+    for a in axes:
+        origin = at[a] * anchor.stride[a] - anchor.padding[a][0]
+        line: list[Size] = []
+        for k in range(anchor.window[a]):
+            place: Size = origin + k
+            if anchor.padding[a] != (0, 0):
+                inside = em.var("i")
+                last = IndexOp("min", size[a] - 1, place)
+                out.append(Let(inside.name, IndexOp("max", 0, last)))
+                place = inside
+            line.append(place)
+        places.append(line)
+    for taps in itertools.product(*places):
+        position = list(at)
+        for a, place in zip(axes, taps, strict=True):
+            position[a] = place
+        out += body(position)
+    return out
+
+
+def _few(anchor: _Window) -> bool:
+    return math.prod(anchor.window) <= UNROLLED
+
+
+def _reaches(anchor: _Window, axes: Sequence[int], image: Access, count: Sequence[Size]) -> bool:
+    """True if every window holds an element of the image."""
+    for a in axes:
+        lo, hi = anchor.padding[a]
+        if lo >= anchor.window[a]:
+            return False
+        size, last = image.shape[a], count[a]
+        if hi and not (isinstance(size, int) and isinstance(last, int)):
+            return False
+        if hi and hint(last - 1) * anchor.stride[a] - lo >= hint(size):
+            return False
+    return True
+
+
+def _merged(em: Emitter) -> None:
+    """Axes that no window slides along, and that lie side by side, become one.
+
+    The batch and the places of a row, under windows over channels: vectors are then full
+    whatever the batch. Only where all sizes are known, as threads share out a batch that is not.
+    """
+    kernel = em.kernel
+    anchor, after = kernel.anchor, kernel.after
+    assert isinstance(anchor, _Window)
+    axes = _walked(anchor)
+    free = [a for a in range(len(after.shape)) if a not in axes]
+    accesses = [*kernel.operands, *after.loads, *(a for _, a in after.stores)]
+    if not all(isinstance(n, int) for n in after.shape) or len(free) < 2:
+        return
+    order = sorted(free, key=lambda a: -abs(hint(leader(after).strides[a])))
+    while len(order) > 1:
+        outer, inner = order[-2], order[-1]
+        if any(a.strides[outer] != a.strides[inner] * a.shape[inner] for a in accesses):
+            return
+        accesses = [_one_axis(a, outer, inner) for a in accesses]
+        order.pop(-2)
+        count = len(kernel.operands)
+        loads = count + len(after.loads)
+        stores = zip(after.stores, accesses[loads:], strict=True)
+        shape = _one_axis(replace(leader(after), shape=after.shape), outer, inner).shape
+        after = Region(shape, after.program, tuple(accesses[count:loads]),
+                       tuple((p, new) for (p, _), new in stores))  # fmt: skip
+        kernel = replace(kernel, operands=tuple(accesses[:count]), after=after)
+    em.kernel = kernel
+
+
+def _one_axis(access: Access, outer: int, inner: int) -> Access:
+    shape, strides = list(access.shape), list(access.strides)
+    shape[inner] = shape[inner] * shape[outer]
+    shape[outer], strides[outer] = 1, 0
+    return replace(access, shape=tuple(shape), strides=tuple(strides))
+
+
 def _forward(em: Emitter, op: str, empty: float) -> None:
+    _merged(em)
     anchor = em.kernel.anchor
     assert isinstance(anchor, anchors.WindowSum | anchors.WindowMax)
     (source,) = em.kernel.operands
@@ -80,6 +176,11 @@ def _forward(em: Emitter, op: str, empty: float) -> None:
     dtype = after.program.inputs[0]
     axes = _walked(anchor)
     walk = Walk(em, after.shape, leader(after), axes)
+    padded = any(anchor.padding[a] != (0, 0) for a in axes)
+    # padding may be read as something else only where reading twice does no harm
+    straight = _few(anchor) and (
+        not padded or (op == "max" and _reaches(anchor, axes, source, after.shape))
+    )
 
     def body(at: list[Size], part: Size | None) -> Block:
         acc = em.name("acc")
@@ -88,7 +189,8 @@ def _forward(em: Emitter, op: str, empty: float) -> None:
             name, load = em.load(source, place, walk.lane, part)
             return [load, Combine(acc, name, dtype, op)]
 
-        loops = _taps(em, anchor, axes, at, source.shape, tap)
+        over = _written_out if straight else _taps
+        loops = over(em, anchor, axes, at, source.shape, tap)
         store = em.region(after, at, walk.lane, part, acc)[0]
         return [Fill(acc, dtype, empty), *loops, *store]
 
@@ -107,6 +209,7 @@ def window_max(em: Emitter) -> None:
 
 def window_sum_grad(em: Emitter) -> None:
     """Strategy for WindowSumGrad: every element sums the windows that cover it."""
+    _merged(em)
     anchor = em.kernel.anchor
     assert isinstance(anchor, anchors.WindowSumGrad)
     (source,) = em.kernel.operands
@@ -288,7 +391,9 @@ def window_max_scatter(em: Emitter) -> None:
                 ]
                 return [load, *mask, *start, *add]
 
-            loops = _taps(em, anchor, axes, place, x.shape, tap)
+            straight = taps <= UNROLLED and _reaches(anchor, axes, x, y.shape)
+            over = _written_out if straight else _taps
+            loops = over(em, anchor, axes, place, x.shape, tap)
             return [load_y, load_v, Fill(done, DType.BOOL, False), *loops]
 
         start = [] if covered else clear(inside, at)
