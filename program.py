@@ -106,9 +106,10 @@ class Program(Executable):
             raise UnsupportedError("only target c times its kernels", got=compiled.target)
         f = compiled.functions[function]
         sources = dict(compiled.sources)
-        text = sources["model.c"]
-        assert isinstance(text, str)
-        sources["libmodel.so"] = shared_library(text, chosen.cpu, extra=(PROFILE,))
+        source = chosen.source(
+            compiled.model.name, planned(compiled.functions, compiled.singles), compiled.leaves
+        )
+        sources["libmodel.so"] = shared_library(source.units(), chosen.cpu, extra=(PROFILE,))
         timed = Executable.from_sources(sources)
         timed.load_state_dict(self.state_dict())
         inputs = example_inputs(f, {n: d.typical for n, d in f.program.dims.items()})

@@ -55,7 +55,6 @@ class Emitter:
         lanes: int,
         registers: int,
         taken: frozenset[str],
-        number: int,
     ) -> None:
         self.kernel = kernel
         self.lanes = lanes
@@ -63,7 +62,6 @@ class Emitter:
         # (a vector of float64 takes two registers)
         wide = kernel.after.program.inputs[:1] == (DType.F64,)
         self.tile = (4 if registers >= 32 else 2) // (2 if wide else 1), 6
-        self.number = number
         self.phases: list[Phase] = []
         self.scratch: list[Buffer] = []
         self._taken = set(taken)
@@ -85,7 +83,7 @@ class Emitter:
 
     def scratch_buffer(self, base: str, dtype: DType, size: Size) -> Buffer:
         """Memory in the arena that lives as long as the kernel."""
-        buffer = Buffer(self.name(f"{base}_{self.number}"), dtype, size, Space.ARENA)
+        buffer = Buffer(self.name(base), dtype, size, Space.ARENA)
         self.scratch.append(buffer)
         return buffer
 

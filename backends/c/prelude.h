@@ -25,6 +25,18 @@
 #ifndef ENTRY
 #define ENTRY
 #endif
+/* Kernels are never merged into their callers, which would make one function of a whole network.
+ * SPLIT is for programs whose kernels are compiled in several files. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define APART noinline, noclone
+#else
+#define APART noinline
+#endif
+#ifdef SPLIT
+#define KERNEL __attribute__((APART, visibility("hidden")))
+#else
+#define KERNEL static __attribute__((APART))
+#endif
 #define INLINE static inline __attribute__((always_inline, unused))
 
 typedef float f32;
@@ -391,6 +403,8 @@ typedef struct {
     _Alignas(64) atomic_long value;
 } Counter;
 
+#define ALL (-1)
+
 /* One call of a function: its memory, sizes, arguments, and what its threads share. */
 typedef struct Run {
     char *restrict arena;
@@ -399,6 +413,7 @@ typedef struct Run {
     const void *const *inputs;
     Counter *next; /* chunks given out of each thread's share, for each phase */
     int threads;
+    int only; /* the one phase that is run, with no one waiting for others, or ALL */
     Counter arrived, passed; /* the barrier */
     atomic_int error;
     void (*body)(struct Run *, int thread);
@@ -424,7 +439,7 @@ INLINE void await_change(atomic_long *at, long old) {
 
 /* No thread goes on before all have come. */
 INLINE void barrier(Run *r) {
-    if (r->threads == 1) return;
+    if (r->threads == 1 || r->only != ALL) return;
     long turn = atomic_load_explicit(&r->passed.value, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&r->arrived.value, 1, memory_order_acq_rel) == r->threads - 1) {
         atomic_store_explicit(&r->arrived.value, 0, memory_order_relaxed);
@@ -446,6 +461,28 @@ INLINE long take(Run *r, int phase, int thread, long total) {
     }
     return -1;
 }
+
+#define PHASE(r, number, call)                                                                    \
+    do {                                                                                          \
+        if (r->only == ALL || r->only == number) call;                                            \
+        barrier(r);                                                                               \
+    } while (0)
+
+/* With TESTED defined a function has an entry that runs one of its phases alone: the very calls
+ * of the whole, by one thread that does the work of all. */
+#ifdef TESTED
+#define PHASES(name, count)                                                                       \
+    ENTRY int name##_phase(char *arena, char *memory, const i64 *dims, const void *const *inputs, \
+                           int threads, int only) {                                               \
+        Counter next[count * threads];                                                            \
+        memset(next, 0, sizeof next);                                                             \
+        Run r = {arena, memory, dims, inputs, next, threads, only, {0}, {0}, 0, name##_body};     \
+        name##_body(&r, 0);                                                                       \
+        return atomic_load(&r.error);                                                             \
+    }
+#else
+#define PHASES(name, count)
+#endif
 
 /* An axis in pieces of whole vectors, one a thread. Pieces are some kilobytes long, or there is one:
  * in shorter ones prefetchers fetch the lines that another core is writing. */

@@ -261,12 +261,17 @@ class Phase:
 
 @dataclass(frozen=True)
 class LoopKernel:
-    """A kernel with its strategy's result. ``private`` is scratch of each thread, in bytes."""
+    """A kernel with its strategy's result.
+
+    The phases are stated over formal buffers. Equal kernels have the very same ``phases``.
+    """
 
     kernel: Kernel
     strategy: str
     phases: tuple[Phase, ...]
     scratch: tuple[Buffer, ...] = ()
+    #: (name in the phases, buffer of the program or of ``scratch``); others mean themselves
+    arguments: tuple[tuple[str, str], ...] = ()
 
 
 def count(body: Sequence[Statement]) -> int:

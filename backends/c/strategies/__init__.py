@@ -42,11 +42,9 @@ STRATEGIES: dict[type[anchors.Anchor], tuple[str, Callable[[Emitter], None]]] = 
 }
 
 
-def carry_out(
-    kernel: Kernel, lanes: int, registers: int, taken: frozenset[str], number: int
-) -> LoopKernel:
+def carry_out(kernel: Kernel, lanes: int, registers: int, taken: frozenset[str]) -> LoopKernel:
     """The kernel as a loop program. ``taken`` are names that mean something already."""
-    em = Emitter(kernel, lanes, registers, taken, number)
+    em = Emitter(kernel, lanes, registers, taken)
     read_before_written(em)
     kernel = em.kernel
     if kernel.anchor is None:
