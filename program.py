@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends.c import CBackend
-from .backends.c.build import shared_library
 from .backends.c.profile import PROFILE, KernelTime, Limits, kernel_times, measured_limits
 from .backends.triton import RESOURCES
 from .compiler.explain import explain, fusion_text, kernels_text, schedule_text
@@ -109,7 +108,7 @@ class Program(Executable):
         source = chosen.source(
             compiled.model.name, planned(compiled.functions, compiled.singles), compiled.leaves
         )
-        sources["libmodel.so"] = shared_library(source.units(), chosen.cpu, extra=(PROFILE,))
+        sources["libmodel.so"] = chosen.build(source, PROFILE)
         timed = Executable.from_sources(sources)
         timed.load_state_dict(self.state_dict())
         inputs = example_inputs(f, {n: d.typical for n, d in f.program.dims.items()})

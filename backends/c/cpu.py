@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...errors import UnsupportedError
 
-__all__ = ["CPUS", "Cpu", "chosen"]
+__all__ = ["CPUS", "Cpu", "abilities", "chosen", "lacking"]
 
 
 @dataclass(frozen=True)
@@ -73,3 +73,12 @@ def abilities() -> frozenset[str]:
         if key.strip() in ("flags", "Features"):
             return frozenset(value.split())
     return frozenset()
+
+
+def lacking(cpu: Cpu) -> str:
+    """Why code for an instruction set cannot run on this machine; empty if it can."""
+    machine = platform.machine().lower().replace("arm64", "aarch64").replace("amd64", "x86_64")
+    if cpu.machine and cpu.machine != machine:
+        return f"{cpu.name} is no {machine}"
+    missing = sorted(set(cpu.needs) - abilities())
+    return f"this processor has no {', '.join(missing)}" if missing else ""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from ...errors import InternalError
 from ...ir.dims import Size, hint, product
 from ...ir.kernel.kernel import Kernel, KernelProgram, Region
 from ...ir.kernel.loops import LoopKernel
@@ -14,7 +13,7 @@ from ...ir.kernel.memory import Access, Buffer, Space, contiguous_strides
 from ...ir.kernel.scalar import ScalarBuilder
 from .printer import print_size, word
 
-__all__ = ["Base", "Function", "Place", "pays", "place_of", "staging"]
+__all__ = ["Base", "Function", "Literals", "Place", "pays", "place_of", "staging"]
 
 #: elementary operations and bytes at the typical sizes under which one thread is faster
 _ALONE = 2_000_000
@@ -78,21 +77,35 @@ def staging(name: str, access: Access, number: int, taken: frozenset[str]) -> tu
     return given, Kernel(f"stage {name}", None, (), None, region, (note,), ())
 
 
+class Literals:
+    """Constant data of a program: one array for equal data, each under a symbol of its own."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, bytes] = {}
+        self._symbols: dict[bytes, str] = {}
+
+    def symbol(self, buffer: Buffer) -> str:
+        """The array with a buffer's data."""
+        if buffer.data not in self._symbols:
+            base = symbol = f"{word(buffer.name)}_data"
+            number = 2
+            while symbol in self.arrays:
+                symbol = f"{base}{number}"
+                number += 1
+            self.arrays[symbol] = buffer.data
+            self._symbols[buffer.data] = symbol
+        return self._symbols[buffer.data]
+
+
 def place_of(
-    buffer: Buffer,
-    memory: Mapping[str, int],
-    offsets: Mapping[str, Size],
-    literals: dict[str, Buffer],
+    buffer: Buffer, memory: Mapping[str, int], offsets: Mapping[str, Size], literals: Literals
 ) -> Place | None:
     """Where a buffer lies; None if no kernel touches it, and it has no place."""
     match buffer.space:
         case Space.PARAMETER | Space.STATE:
             return Place(Base.MEMORY, memory[buffer.label])
         case Space.LITERAL:
-            held = literals.setdefault(buffer.name, buffer)
-            if held.data != buffer.data:
-                raise InternalError(f"two literals are called {buffer.name}")
-            return Place(Base.LITERAL, literal=f"{word(buffer.name)}_data")
+            return Place(Base.LITERAL, literal=literals.symbol(buffer))
     return Place(Base.ARENA, offsets[buffer.name]) if buffer.name in offsets else None
 
 

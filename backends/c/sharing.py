@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ...ir.dims import Dim, dims_of
-from ...ir.kernel.anchors import Pad
+from ...ir.kernel.anchors import Pad, ScatterAdd
 from ...ir.kernel.kernel import Kernel, Region
 from ...ir.kernel.loops import LoopKernel
 from ...ir.kernel.memory import Access
@@ -46,7 +46,7 @@ def kernel_dims(kernel: Kernel) -> dict[str, Dim]:
     for region in _regions(kernel):
         sizes += region.shape
         sizes += [i.size for i in region.program.instrs if i.size is not None]
-    if hasattr(kernel.anchor, "size"):
+    if isinstance(kernel.anchor, ScatterAdd):
         sizes.append(kernel.anchor.size)
     return dict(sorted(dims_of(*sizes).items()))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ...ir.dims import Dim
@@ -24,8 +24,7 @@ from ...ir.kernel.loops import (
     Transpose,
     When,
 )
-from ...ir.kernel.memory import Buffer, Space
-from .functions import Function, pays
+from .functions import Function, Literals, pays
 from .printer import RESERVED, TYPES, Body, print_bound, print_size, word
 from .sharing import kernel_dims
 
@@ -33,6 +32,9 @@ __all__ = ["Source", "comment_text", "print_source"]
 
 #: characters of kernels in a translation unit of its own; smaller programs are one
 UNIT = 100_000
+
+#: most units of a program: each reads the prelude, a sixth of a second
+MOST = 32
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Source:
         library. Kernels lose their ``static``, and stay hidden outside the library.
         """
         kernels = [p for p in self.pieces if isinstance(p, KernelText)]
-        count = min(len(kernels), 1 + sum(len(k.body) for k in kernels) // UNIT)
+        count = min(len(kernels), MOST, 1 + sum(len(k.body) for k in kernels) // UNIT)
         if count < 2:
             return [self.text]
         shares: list[list[KernelText]] = [[] for _ in range(count)]
@@ -137,9 +139,7 @@ class _Kernels:
             yield f"{symbol}({', '.join(arguments)})"
 
 
-def print_source(
-    head: str, functions: Sequence[Function], literals: Mapping[str, Buffer]
-) -> Source:
+def print_source(head: str, functions: Sequence[Function], literals: Literals) -> Source:
     """The program. ``head`` is what comes before everything else."""
     users: dict[int, list[str]] = {}
     for f in functions:
@@ -250,18 +250,15 @@ def _function(f: Function, kernels: _Kernels) -> str:
     return "\n".join(lines)
 
 
-def print_literals(buffers: Mapping[str, Buffer]) -> str:
+def print_literals(literals: Literals) -> str:
     """Constant data of the program as arrays of bytes."""
     texts = []
-    for name, buffer in sorted(buffers.items()):
-        if buffer.space is Space.LITERAL:
-            lines = []
-            for start in range(0, len(buffer.data), 24):
-                lines.append("    " + ",".join(str(b) for b in buffer.data[start : start + 24]))
-            body = ",\n".join(lines)
-            texts.append(
-                f"static const _Alignas(64) unsigned char {word(name)}_data[] = {{\n{body}}};"
-            )
+    for symbol, data in literals.arrays.items():
+        lines = []
+        for start in range(0, len(data), 24):
+            lines.append("    " + ",".join(str(b) for b in data[start : start + 24]))
+        body = ",\n".join(lines)
+        texts.append(f"static const _Alignas(64) unsigned char {symbol}[] = {{\n{body}}};")
     return "\n".join(texts)
 
 
