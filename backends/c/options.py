@@ -10,8 +10,8 @@ from .cpu import CPUS, Cpu, chosen
 __all__ = ["SANITIZE", "Options", "parse"]
 
 #: how sanitized libraries are built: every address is checked, nothing is optimized away
-SANITIZE = ("-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
-            "-fno-omit-frame-pointer")  # fmt: skip
+SANITIZE = ("-O0", "-g1", "-DUNOPTIMIZED", "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")  # fmt: skip
 
 _FLAGS = ("sanitize", "untested")
 

@@ -37,7 +37,12 @@
 #else
 #define KERNEL static __attribute__((APART))
 #endif
+/* without optimization, inlining makes code larger and compilation slower, and nothing faster */
+#ifdef UNOPTIMIZED
+#define INLINE static inline __attribute__((unused))
+#else
 #define INLINE static inline __attribute__((always_inline, unused))
+#endif
 
 typedef float f32;
 typedef double f64;

@@ -128,10 +128,10 @@ def _sizes(f: Function, lanes: int) -> dict[str, int]:
 
 
 def _aligned(size: int) -> Array:
-    """Zeros that begin at a multiple of 64 bytes, with room around them."""
-    whole = np.zeros(size + 64 + 2 * _AROUND, np.uint8)
-    start = -(whole.ctypes.data + _AROUND) % 64 + _AROUND
-    return whole[start : start + size]
+    """Zeros that begin at a multiple of 64 bytes, with some behind that are nobody's."""
+    whole = np.zeros(size + _AROUND + 64, np.uint8)
+    start = -whole.ctypes.data % 64
+    return whole[start : start + size + _AROUND]
 
 
 class _Bench:
@@ -167,7 +167,7 @@ class _Bench:
         if place.base is Base.LITERAL:
             return np.frombuffer(buffer.data, dtype)
         if place.base is Base.INPUT:
-            return self.inputs[name].view(dtype)
+            return self.inputs[name][: evaluate(buffer.nbytes, self.dims)].view(dtype)
         base = self.arena if place.base is Base.ARENA else self.memory
         start = evaluate(place.at, self.dims)
         size = max(evaluate(buffer.size, self.dims), least)

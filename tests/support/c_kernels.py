@@ -7,12 +7,13 @@ in a process of its own, since their runtime has to be there before anything els
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 import brickc as bc
+from brickc.backends import c as c_backend
 from brickc.compiler.optimize.expand import expand
 from brickc.compiler.optimize.simplify import simplify
 from brickc.compiler.optimize.specialise import specialise
@@ -86,16 +87,38 @@ def small_network(batch: bc.Dim | int) -> bc.Model:
 
 
 def compile_network(target: str, model: bc.Model) -> Mapping[str, Any]:
-    return compile_model(model, target, optimizer=bc.SGD(0.1, momentum=0.9)).sources
+    rule = bc.SGD(0.1, momentum=0.9)
+    return compile_model(model, target, optimizer=rule, functions=["train_step"]).sources
+
+
+def compile_wrong(target: str) -> None:
+    """A kernel that reads a whole vector where only a part of one is there."""
+    right = "load_part_f32(x_ + whole, rest, 0.0f)"
+    real = c_backend.shared_library
+
+    def build(units: Sequence[str], *args: Any, **kwargs: Any) -> bytes:
+        assert sum(right in unit for unit in units) == 1
+        wrong = [unit.replace(right, "load_f32(x_ + whole)") for unit in units]
+        return real(wrong, *args, **kwargs)
+
+    c_backend.shared_library = build
+    x = bc.input("x", (bc.Dim("N", 1, 64), 5))
+    compile_model(bc.Model({"y": bc.Tanh()(x) * 2}), target, functions=["infer"])
 
 
 def main(target: str, what: str) -> None:
     match what:
         case "f32" | "f64":
             compile_bricks(target, DType(what))
-        case "networks":
-            for batch in (bc.Dim("N", 1, 64), 3):
-                compile_network(target, small_network(batch))
+        case "network":
+            compile_network(target, small_network(bc.Dim("N", 1, 64)))
+        case "small batch":
+            compile_network(target, small_network(3))
+        case "wrong":
+            compile_wrong(target)
+        case _:
+            raise ValueError(what)
+    sys.stdout.write(f"{what}: all kernels are right\n")
 
 
 if __name__ == "__main__":
