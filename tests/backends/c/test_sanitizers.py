@@ -59,5 +59,5 @@ def test_kernels_stay_inside_their_buffers(what: str) -> None:
 def test_a_kernel_that_reads_too_far_is_caught() -> None:
     done = sanitized("wrong")
     assert done.returncode != 0
-    assert "AddressSanitizer: use-after-poison" in done.stderr
-    assert "infer_1" in done.stderr
+    assert "ERROR: AddressSanitizer" in done.stderr
+    assert "READ of size" in done.stderr
