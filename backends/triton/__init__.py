@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...ir.kernel.capabilities import Capabilities
-from ...ir.kernel.choices import UNDECIDED, Choice, Picks, neighbours
+from ...ir.kernel.choices import UNDECIDED, Choice, Made, Picks, neighbours
 from ...ir.kernel.kernel import KernelProgram
 from ...ir.kernel.memory import Buffer
-from ..base import NO_CHOICES, Availability, Choices, Leaf, PlannedFunction, chosen_for
+from ..base import NO_CHOICES, Availability, Bench, Choices, Leaf, PlannedFunction, chosen_for
 from ..module import print_module
 from . import device
+from .bench import open_bench
 from .build import build
+from .cost import estimate
 from .launches import TritonKernel
 from .options import Options, parse
 from .printer import Kernels, print_function
@@ -89,6 +91,13 @@ class TritonBackend:
         self, program: KernelProgram, number: int, around: Choice = UNDECIDED
     ) -> Sequence[TritonKernel]:
         return neighbours(lambda c: self._carry_out(program, number, c), around)
+
+    def estimate(self, program: KernelProgram, made: Made) -> float:
+        assert isinstance(made, TritonKernel)
+        return estimate(made, program, self.options)
+
+    def bench(self, threads: int | None = None) -> Bench:
+        return open_bench(self.options)
 
     def _carry_out(self, program: KernelProgram, number: int, wanted: Choice) -> TritonKernel:
         kernel = program.kernels[number]
