@@ -112,7 +112,7 @@ class Program(Executable):
                 known[key] = [{"choice": c, "cost": cost} for cost, c in costs[:rejected]]
             rows.append({
                 "kernel": made.kernel.name,
-                "by": "tuner" if key in compiled.choices else "cost model",
+                "by": "tuner" if key in compiled.choices else "rules",
                 "choice": str(made.choice),
                 "cost": chosen.estimate(f.program, made),
                 "rejected": known[key],
@@ -268,13 +268,12 @@ def describe(compiled: Compiled) -> dict[str, Any]:
         }
     parameters = [x for x in compiled.leaves if x.role == "parameter"]
     dtypes = {x.buffer.dtype for x in parameters} or {DType.F32}
-    tuned = {}
-    for name, f in {**compiled.functions, **compiled.singles}.items():
-        for number, made in enumerate(f.kernels):
-            if kernel_key(made.kernel) in compiled.choices:
-                tuned[f"{name if f.name == name else f.name}/{number} {made.kernel.name}"] = str(
-                    made.choice
-                )
+    tuned = {
+        f"{f.name}/{number} {made.kernel.name}": str(made.choice)
+        for f in (*compiled.functions.values(), *compiled.singles.values())
+        for number, made in enumerate(f.kernels)
+        if kernel_key(made.kernel) in compiled.choices
+    }
     return {
         **({"tuned": tuned} if tuned else {}),
         "brickc": _version(),

@@ -94,7 +94,7 @@ class _Runs:
     def seconds(self, way: int) -> float:
         if self._arrays is None:
             typical = {n: d.typical for n, d in self.trial.program.dims.items()}
-            self._arrays = _Arrays(self.trial, typical)
+            self._arrays = _Arrays(self.trial, typical, whole=False)
         arrays = self._arrays
         arrays.restore()
         if self._call(way, arrays):
@@ -105,7 +105,7 @@ class _Runs:
     def error(self, way: int) -> dict[str, float]:
         worst: dict[str, float] = {}
         for sizes in sizes_to_compare(self.trial.program.dims):
-            arrays = _Arrays(self.trial, sizes)
+            arrays = _Arrays(self.trial, sizes, whole=True)
             found = []
             for each in (0, way):
                 arrays.restore()
@@ -125,14 +125,18 @@ class _Runs:
 @dataclass(frozen=True)
 class _Held:
     array: Array
-    #: what it holds before a run, where the kernel both reads and writes it
+    #: what it holds before a run, if that is put back
     before: Array | None
 
 
 class _Arrays:
-    """The buffers of a trial at some sizes: random numbers, the same each time."""
+    """The buffers of a trial at some sizes: random numbers, the same each time.
 
-    def __init__(self, trial: Trial, sizes: Mapping[str, int]) -> None:
+    ``whole`` puts back all that a run writes, so that what it leaves out can be seen; else only
+    what it also reads, which would drift from run to run.
+    """
+
+    def __init__(self, trial: Trial, sizes: Mapping[str, int], *, whole: bool) -> None:
         self.buffers = _buffers(trial)
         kernel = trial.program.kernels[trial.number]
         written = {a.buffer for a in kernel.writes()}
@@ -142,15 +146,15 @@ class _Arrays:
         for name, buffer in self.buffers.items():
             array = _aligned(evaluate(buffer.size, sizes), buffer.dtype)
             array[...] = first_numbers(buffer, len(array), rng)
-            both = name in written and name in read
-            self.held[name] = _Held(array, array.copy() if both else None)
+            put_back = name in written and (whole or name in read)
+            self.held[name] = _Held(array, array.copy() if put_back else None)
         self.written = sorted(written)
         self.sizes = (ctypes.c_int64 * max(1, len(sizes)))(*sizes.values())
         addresses = [held.array.ctypes.data for held in self.held.values()]
         self.pointers = (ctypes.c_void_p * max(1, len(addresses)))(*addresses)
 
     def restore(self) -> None:
-        """The numbers of before where a run has changed what it reads."""
+        """The numbers of before."""
         for held in self.held.values():
             if held.before is not None:
                 held.array[...] = held.before
