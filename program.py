@@ -26,7 +26,7 @@ from .frontends.torch_export.state import torch_state
 from .ir.dims import evaluate, maximum, minimum
 from .ir.dtypes import DType
 from .ir.interpret import interpret
-from .ir.kernel.choices import Choice, kernel_key
+from .ir.kernel.choices import Choice, Made, kernel_key
 from .ir.kernel.loops import LoopKernel
 from .ir.printer import print_graph
 from .runtime import artifact
@@ -112,7 +112,7 @@ class Program(Executable):
                 known[key] = [{"choice": c, "cost": cost} for cost, c in costs[:rejected]]
             rows.append({
                 "kernel": made.kernel.name,
-                "by": "tuner" if key in compiled.choices else "rules",
+                "by": _decided_by(made, compiled.choices, chosen.shipped),
                 "choice": str(made.choice),
                 "cost": chosen.estimate(f.program, made),
                 "rejected": known[key],
@@ -303,6 +303,13 @@ def _version() -> str:
 
 def _size(size: object) -> int | str:
     return size if isinstance(size, int) else str(size)
+
+
+def _decided_by(made: Made, tuned: Choices, shipped: Choices) -> str:
+    key = kernel_key(made.kernel)
+    if key in tuned:
+        return "tuner"
+    return "table" if shipped.get(key) == made.choice else "rules"
 
 
 def _choices(function: Function) -> list[Choice]:

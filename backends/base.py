@@ -101,6 +101,11 @@ class Backend(Protocol):
     capabilities: Capabilities
 
     @property
+    def shipped(self) -> Choices:
+        """Choices that came with brickc; what a caller wants goes before them."""
+        ...
+
+    @property
     def tolerances(self) -> Mapping[str, float]:
         """Relative error against the interpreter by dtype, where it is more than usual."""
         ...

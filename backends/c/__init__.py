@@ -56,6 +56,7 @@ class CBackend:
 
     name = "c"
     capabilities = CAPABILITIES
+    shipped: Choices = NO_CHOICES
     tolerances: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, cpu: Cpu) -> None:
