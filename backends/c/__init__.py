@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 
+from ...errors import UnsupportedError, UsageError
 from ...ir.dims import Size
 from ...ir.kernel.capabilities import Capabilities
+from ...ir.kernel.choices import UNDECIDED, Choice, Made, neighbours
 from ...ir.kernel.kernel import Kernel, KernelProgram
 from ...ir.kernel.loops import LoopKernel
 from ...ir.kernel.memory import Buffer, Space
-from ..base import Availability, Leaf, PlannedFunction
+from ..base import NO_CHOICES, Availability, Bench, Choices, Leaf, PlannedFunction, chosen_for
+from ..host import ModelError
 from ..module import FunctionText, dim_names, dtype_name, function_entry, print_module
 from ..module import print_size as python_size
 from . import library
-from .build import compiler, compiler_flags, shared_library
+from .bench import CBench
+from .build import compiler, compiler_flags, prelude, shared_library
+from .cost import estimate
 from .cpu import lacking
-from .functions import Base, Function, Literals, Place, place_of, staging
+from .functions import Base, Function, Literals, Place, pays, place_of, staging, works_alone
 from .loading import opened
 from .options import Options, parse
 from .printer import RESERVED, word
@@ -56,6 +61,7 @@ class CBackend:
 
     name = "c"
     capabilities = CAPABILITIES
+    shipped: Choices = NO_CHOICES
     tolerances: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, options: Options) -> None:
@@ -76,18 +82,47 @@ class CBackend:
         return Availability(True, True, f"{' '.join(command)}, {self.cpu.name}")
 
     def select(
-        self, program: KernelProgram
+        self, program: KernelProgram, choices: Choices = NO_CHOICES
     ) -> tuple[Sequence[LoopKernel], Mapping[int, Sequence[Buffer]]]:
         taken = _names(program)
-        kernels = [self._carry_out(k, taken, n) for n, k in enumerate(program.kernels)]
+        kernels = [
+            self._carry_out(k, taken, n, chosen_for(k, choices))
+            for n, k in enumerate(program.kernels)
+        ]
         return kernels, {k: x.scratch for k, x in enumerate(kernels) if x.scratch}
 
-    def _carry_out(self, kernel: Kernel, taken: frozenset[str], number: int) -> LoopKernel:
+    def candidates(
+        self, program: KernelProgram, number: int, around: Choice = UNDECIDED
+    ) -> Sequence[LoopKernel]:
+        taken, kernel = _names(program), program.kernels[number]
+        return neighbours(lambda c: self._carry_out(kernel, taken, number, c), around)
+
+    def estimate(self, program: KernelProgram, made: Made) -> float:
+        assert isinstance(made, LoopKernel)
+        return estimate(made, program, self.cpu).seconds
+
+    def bench(self, threads: int | None = None) -> Bench:
+        missing = library.missing_abilities(self.cpu.needs)
+        if missing or self.cpu.machine not in ("", platform.machine()):
+            raise UnsupportedError(
+                f"kernels for {self.cpu.name} cannot be timed here",
+                got=f"no {', '.join(missing)}" if missing else platform.machine(),
+                hint="tune on the machine that the program is for",
+            )
+        try:
+            count = library.thread_count(threads)
+        except ModelError as error:
+            raise UsageError(str(error)) from None
+        return CBench(self.cpu, count, works_alone)
+
+    def _carry_out(
+        self, kernel: Kernel, taken: frozenset[str], number: int, wanted: Choice = UNDECIDED
+    ) -> LoopKernel:
         def make(formal: Kernel, names: frozenset[str]) -> LoopKernel:
             words = RESERVED | names | {word(n) for n in names}
-            return carry_out(formal, self.cpu.lanes, self.cpu.registers, words)
+            return carry_out(formal, self.cpu.lanes, self.cpu.registers, words, wanted)
 
-        return shared(self._made, kernel, number, make, taken)
+        return shared(self._made, kernel, number, make, taken, wanted)
 
     def print(
         self,
@@ -104,8 +139,8 @@ class CBackend:
             leaves,
             memory_bytes,
             FORMAT,
-            helpers=(library.missing_abilities, library.open_library, library.set_threads,
-                     library.entry),
+            helpers=(library.missing_abilities, library.open_library, library.thread_count,
+                     library.set_threads, library.entry),
             tables=(f"NEEDS = {self.cpu.needs!r}\nTHREADS = ctypes.c_int(1)",),
             imports=("ctypes",),
             start="LIBRARY = open_library()\nset_threads()",
@@ -164,14 +199,10 @@ class CBackend:
         self, title: str, functions: Sequence[PlannedFunction], leaves: Sequence[Leaf]
     ) -> Source:
         """The C source of the whole program."""
-        prelude = (Path(__file__).parent / "prelude.h").read_text(encoding="utf-8")
-        head = (
-            f"/* {comment_text(title)}\n *\n * Generated by brickc for "
-            f"{self.cpu.name}.\n */\n#define L {self.cpu.lanes}\n"
-        )
+        head = f"/* {comment_text(title)}\n *\n * Generated by brickc for {self.cpu.name}.\n */\n"
         literals = Literals()
         placed = self._placed(functions, leaves, literals)
-        return print_source(head + prelude.rstrip(), placed, literals)
+        return print_source(head + prelude(self.cpu).rstrip(), placed, literals)
 
     def _placed(
         self,
@@ -199,7 +230,10 @@ class CBackend:
                 buffers[given.name] = given
                 places[given.name] = Place(Base.INPUT, number)
                 staged.append(self._carry_out(kernel, taken | {given.name}, number))
-            found.append(Function(f.name, f.program, (*staged, *kernels), buffers, places, f.peak))
+            found.append(
+                Function(f.name, f.program, (*staged, *kernels), buffers, places, f.peak,
+                         pays(f.program))
+            )  # fmt: skip
         return found
 
 

@@ -13,7 +13,8 @@ from ...ir.kernel.memory import Access, Buffer, Space, contiguous_strides
 from ...ir.kernel.scalar import ScalarBuilder
 from .printer import print_size, word
 
-__all__ = ["Base", "Function", "Literals", "Place", "pays", "place_of", "staging"]
+__all__ = ["Base", "Function", "Literals", "Place", "pays", "place_of", "staging",
+           "works_alone"]  # fmt: skip
 
 #: elementary operations and bytes at the typical sizes under which one thread is faster
 _ALONE = 2_000_000
@@ -56,6 +57,8 @@ class Function:
     buffers: Mapping[str, Buffer]
     places: Mapping[str, Place]
     peak: Size
+    #: a C condition under which several threads are faster than one
+    parallel: str = "1"
 
     def actual(self, kernel: LoopKernel, buffer: str) -> str:
         """The buffer that a name in the kernel's phases stands for."""
@@ -109,9 +112,18 @@ def place_of(
     return Place(Base.ARENA, offsets[buffer.name]) if buffer.name in offsets else None
 
 
+def _work(program: KernelProgram) -> int:
+    return sum(k.flops + hint(k.bytes_moved) for k in program.kernels)
+
+
+def works_alone(program: KernelProgram) -> bool:
+    """True if one thread is faster at the typical sizes; ``pays`` says the same of any size."""
+    return _work(program) <= _ALONE
+
+
 def pays(program: KernelProgram) -> str:
     """A C condition: is there enough work for several threads?"""
-    cost = sum(k.flops + hint(k.bytes_moved) for k in program.kernels)
+    cost = _work(program)
     size: Size = 1
     typical = 1
     for dim in program.dims.values():

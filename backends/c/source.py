@@ -24,7 +24,7 @@ from ...ir.kernel.loops import (
     Transpose,
     When,
 )
-from .functions import Function, Literals, pays
+from .functions import Function, Literals
 from .printer import RESERVED, TYPES, Body, print_bound, print_size, word
 from .sharing import kernel_dims
 
@@ -235,7 +235,7 @@ def _function(f: Function, kernels: _Kernels) -> str:
         f"{gap}int threads) {{",
         *(f"    const long {d} = dims[{k}];" for k, d in enumerate(dims)),
         *(f"    (void){d};" for d in dims),
-        f"    if (!({pays(f.program)})) threads = 1;",
+        f"    if (!({f.parallel})) threads = 1;",
         "    if (threads > MAX_THREADS) threads = MAX_THREADS;",
         f"    Counter next[{max(phases, 1)} * threads];",
         "    memset(next, 0, sizeof next);",

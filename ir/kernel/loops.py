@@ -17,6 +17,7 @@ from typing import Literal as OneOf
 
 from ..dims import Dim, Size
 from ..dtypes import DType
+from .choices import UNDECIDED, Choice, Options
 from .kernel import Kernel
 from .memory import Buffer
 from .scalar import Literal
@@ -261,7 +262,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class LoopKernel:
-    """A kernel with its strategy's result.
+    """A kernel with its strategy's result, what the strategy decided, and what else it could.
 
     The phases are stated over formal buffers. Equal kernels have the very same ``phases``.
     """
@@ -270,6 +271,8 @@ class LoopKernel:
     strategy: str
     phases: tuple[Phase, ...]
     scratch: tuple[Buffer, ...] = ()
+    choice: Choice = UNDECIDED
+    options: Options = ()
     #: (name in the phases, buffer of the program or of ``scratch``); others mean themselves
     arguments: tuple[tuple[str, str], ...] = ()
 
