@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends.base import Backend, Choices
-from .backends.c import CBackend
+from .backends.c import SELF_TEST, CBackend
 from .backends.c.profile import PROFILE, KernelTime, Limits, kernel_times, measured_limits
 from .backends.triton import RESOURCES
 from .compiler.explain import explain, fusion_text, kernels_text, schedule_text
@@ -117,6 +117,15 @@ class Program(Executable):
                 "rejected": known[key],
             })  # fmt: skip
         return rows
+
+    @property
+    def self_test(self) -> dict[str, Any]:
+        """Which kernels were compared with their definitions when the library was built.
+
+        ``tested``, ``kernels`` and ``sizes`` by function, or the ``reason`` why not; empty for
+        targets that build nothing.
+        """
+        return self_test_of(self.compiled)
 
     @property
     def gpu_kernels(self) -> dict[str, dict[str, Any]]:
@@ -280,6 +289,7 @@ def describe(compiled: Compiled) -> dict[str, Any]:
         "model": compiled.model.name,
         "target": compiled.target,
         "tolerances": dict(backend(compiled.target).tolerances),
+        **({"self_test": report} if (report := self_test_of(compiled)) else {}),
         "dtype": "f64" if dtypes == {DType.F64} else "f32",
         "functions": functions,
         "leaves": {
@@ -299,6 +309,12 @@ def _version() -> str:
     from . import __version__
 
     return __version__
+
+
+def self_test_of(compiled: Compiled) -> dict[str, Any]:
+    """What a target that tests its kernels when it builds them says of that; else empty."""
+    text = compiled.sources.get(SELF_TEST)
+    return {} if text is None else dict(json.loads(text))
 
 
 def _size(size: object) -> int | str:
