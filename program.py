@@ -56,7 +56,10 @@ class Program(Executable):
 
     @staticmethod
     def of(compiled: Compiled, seed: int = 0) -> Program:
-        program = Program.from_sources(compiled.sources, seed)
+        sources, chosen = compiled.sources, backend(compiled.target)
+        if isinstance(chosen, CBackend) and chosen.cannot_run():
+            sources = chosen.stand_in(sources)
+        program = Program.from_sources(sources, seed)
         program.compiled = compiled
         # a function that was not asked for may be the only one that needs a state
         there = {leaf.name for leaf in compiled.leaves}
@@ -196,6 +199,12 @@ class Program(Executable):
         written or holds something else.
         """
         compiled = self.compiled
+        chosen = backend(compiled.target)
+        if isinstance(chosen, CBackend) and not chosen.options.built:
+            raise UnsupportedError(
+                "a program that is source alone has no artifact", got=compiled.target,
+                hint="emit_source writes it; a target without 'source' builds the library",
+            )  # fmt: skip
         texts: dict[str, str] = {}
         for name, f in compiled.functions.items():
             for number, (stage, graph) in enumerate(f.stages.items()):

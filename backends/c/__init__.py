@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from ...errors import UnsupportedError, UsageError
+from ...errors import InternalError, UnsupportedError, UsageError
 from ...ir.dims import Size
 from ...ir.kernel.capabilities import Capabilities
 from ...ir.kernel.choices import UNDECIDED, Choice, Made, neighbours
@@ -37,6 +37,9 @@ __all__ = ["FORMAT", "SELF_TEST", "CBackend"]
 
 #: the file that says which kernels were tested, and at which sizes
 SELF_TEST = "self_test.json"
+
+#: where a generated module opens its library
+_START = "LIBRARY = open_library()\nset_threads()"
 
 #: version of the artifact's format that the host half understands
 FORMAT = 1
@@ -139,16 +142,31 @@ class CBackend:
             leaves,
             memory_bytes,
             FORMAT,
-            helpers=(library.missing_abilities, library.open_library, library.thread_count,
-                     library.set_threads, library.entry),
+            helpers=(library.Absent, library.missing_abilities, library.open_library,
+                     library.thread_count, library.set_threads, library.entry),
             tables=(f"NEEDS = {self.cpu.needs!r}\nTHREADS = ctypes.c_int(1)",),
             imports=("ctypes",),
-            start="LIBRARY = open_library()\nset_threads()",
+            start=_START,
         )  # fmt: skip
+        if not self.options.built:
+            return {"model.py": module, "model.c": source.text}
         built = self.build(source, "-DTESTED")
         report = self._tested(built, functions, leaves, memory_bytes)
         text = json.dumps(report, indent=2, sort_keys=True) + "\n"
         return {"model.py": module, "model.c": source.text, "libmodel.so": built, SELF_TEST: text}
+
+    def cannot_run(self) -> str:
+        """Why programs of this target do not run on this machine; empty if they do."""
+        return lacking(self.cpu) if self.options.built else "it is source alone"
+
+    def stand_in(self, sources: Mapping[str, str | bytes]) -> Mapping[str, str | bytes]:
+        """Sources of a module that holds weights but says, when called, why it cannot run."""
+        module = sources["model.py"]
+        assert isinstance(module, str)
+        if module.count(_START) != 1:
+            raise InternalError("the module does not open its library where it should")
+        absent = f"DEVICE = LIBRARY = Absent({self.cannot_run()!r})"
+        return {"model.py": module.replace(_START, absent)}
 
     def build(self, source: Source, *extra: str) -> bytes:
         """The shared library of a source."""

@@ -15,9 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from ...errors import BuildError, UsageError
-from .cpu import Cpu
+from .cpu import Cpu, is_foreign
 
-__all__ = ["compiler", "compiler_flags", "compiler_version", "prelude", "shared_library"]
+__all__ = ["compiler", "compiler_flags", "compiler_version", "cross_compiler", "prelude",
+           "shared_library"]  # fmt: skip
 
 #: contraction to fused multiply-adds is meant; errno of the mathematics is never read. The
 #: last two are for GCC 12, which takes functions that store for pure ones and drops their calls.
@@ -44,12 +45,30 @@ def compiler() -> tuple[str, ...] | None:
     return None
 
 
+def cross_compiler(cpu: Cpu) -> tuple[str, ...] | None:
+    """A compiler's command for another kind of machine: $CC, GCC's cross compiler, or zig's."""
+    if os.environ.get("CC", "").strip():
+        return compiler()
+    found = shutil.which(f"{cpu.machine}-linux-gnu-gcc")
+    if found is not None:
+        return (found,)
+    if importlib.util.find_spec("ziglang") is not None:
+        return (sys.executable, "-m", "ziglang", "cc", "-target", f"{cpu.machine}-linux-gnu")
+    return None
+
+
 def shared_library(units: Sequence[str], cpu: Cpu, *, extra: tuple[str, ...] = ()) -> bytes:
     """The shared library of C sources, which are compiled side by side.
 
     Raises BuildError with what the compiler says.
     """
-    command = compiler()
+    command = cross_compiler(cpu) if is_foreign(cpu) else compiler()
+    if command is None and is_foreign(cpu):
+        raise BuildError(
+            f"no C compiler for {cpu.machine} found",
+            expected=f"{cpu.machine}-linux-gnu-gcc, or $CC",
+            hint="install one, or: pip install 'brickc[c]'; --emit source needs none",
+        )
     if command is None:
         raise BuildError(
             "no C compiler found", expected="cc, gcc or clang, or $CC",

@@ -13,7 +13,7 @@ __all__ = ["SANITIZE", "Options", "parse"]
 SANITIZE = ("-O0", "-g1", "-DUNOPTIMIZED", "-fsanitize=address,undefined",
             "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")  # fmt: skip
 
-_FLAGS = ("sanitize", "untested")
+_FLAGS = ("sanitize", "untested", "source")
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Options:
     sanitize: bool = False
     #: kernels are compared with their definitions once the library is built
     tested: bool = True
+    #: there is a library; without one a program can be looked at and emitted as source
+    built: bool = True
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -41,4 +43,7 @@ def parse(text: str) -> Options:
             "unknown options of target c", got=f"c:{text}",
             expected=f"one of native, {', '.join(CPUS)}; with {' or '.join(_FLAGS)} after a comma",
         )  # fmt: skip
-    return Options(chosen(names[0] if names else ""), "sanitize" in flags, "untested" not in flags)
+    return Options(
+        chosen(names[0] if names else ""), "sanitize" in flags, "untested" not in flags,
+        "source" not in flags,
+    )  # fmt: skip
