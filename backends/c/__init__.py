@@ -52,6 +52,7 @@ class CBackend:
 
     name = "c"
     capabilities = CAPABILITIES
+    precision = "f32"
     tolerances: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, cpu: Cpu) -> None:
