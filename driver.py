@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .backends.base import Backend, Leaf, PlannedFunction
 from .backends.c import CBackend
@@ -18,6 +18,7 @@ from .backends.triton import TritonBackend
 from .compiler.bundle_updates import bundle_updates
 from .compiler.fuse import Fusion, Group, fuse
 from .compiler.layouts import Layouts, choose_layouts
+from .compiler.loss_scaling import LossScale
 from .compiler.lower.kernels import lower
 from .compiler.names import Namer
 from .compiler.optimizers import SGD, Optimizer
@@ -27,6 +28,7 @@ from .compiler.schedule import schedule
 from .errors import UnsupportedError, UsageError
 from .frontends.model import Model
 from .ir.brick import Parameter, State
+from .ir.dtypes import DType
 from .ir.graph import Graph
 from .ir.kernel.kernel import KernelProgram
 from .ir.kernel.memory import Buffer, Space
@@ -115,6 +117,9 @@ def compile_model(
     """
     chosen = backend(target)
     wanted = tuple(functions) if functions else _default_functions(model)
+    optimizer = optimizer or SGD(0.01)
+    if chosen.capabilities.half is DType.F16 and optimizer.loss_scale is None:
+        optimizer = replace(optimizer, loss_scale=LossScale())  # f16 has no room for small slopes
     seconds: dict[str, float] = {}
     compiled: dict[str, Function] = {}
     orders: dict[str, tuple[int, ...]] = {}
@@ -122,7 +127,7 @@ def compile_model(
     namer = Namer()
     # training first: it decides how parameters lie, and the others read them as they are
     for name in sorted(wanted, key=lambda n: n != "train_step"):
-        stages, graph = _graph(model, name, optimizer or SGD(0.01), chosen, observer, seconds)
+        stages, graph = _graph(model, name, optimizer, chosen, observer, seconds)
         _name_leaves(graph, names, namer)
         function = _lower(name, stages, graph, chosen, orders, names, seconds)
         if memory_limit is not None:
