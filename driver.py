@@ -24,6 +24,7 @@ from .compiler.names import Namer
 from .compiler.optimizers import SGD, Optimizer
 from .compiler.pipelines import inference_pipeline, target_pipeline, training_pipeline
 from .compiler.plan_memory import MemoryPlan, check_limit, plan_memory, share_buffers
+from .compiler.round_first import round_first
 from .compiler.schedule import schedule
 from .errors import UnsupportedError, UsageError
 from .frontends.model import Model
@@ -284,6 +285,8 @@ def _lower(
     program = lower(graph, layouts, fusion, order, names)
     if chosen.capabilities.bundle_bytes:
         program = bundle_updates(program, chosen.capabilities.bundle_bytes)
+    if widens:
+        program = round_first(program)
     program = share_buffers(program)
     started = _count(seconds, "lower", started)
     kernels, scratch = chosen.select(program)

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from ...ir.kernel.capabilities import Capabilities
@@ -20,6 +21,7 @@ from .launches import TritonKernel
 from .options import Options, parse
 from .printer import Kernels, print_function
 from .strategies import Context, carry_out
+from .strategies.maps import map_kernels
 
 __all__ = ["FORMAT", "RESOURCES", "TritonBackend"]
 
@@ -87,10 +89,15 @@ class TritonBackend:
     def select(
         self, program: KernelProgram
     ) -> tuple[Sequence[TritonKernel], Mapping[int, Sequence[Buffer]]]:
-        kernels = [
-            carry_out(Context(kernel, program.buffers, self.options, number))
+        contexts = [
+            Context(kernel, program.buffers, self.options, number)
             for number, kernel in enumerate(program.kernels)
         ]
+        kernels: list[TritonKernel] = []
+        # neighbours that only round parameters do not read each other
+        for rounds, found in groupby(contexts, lambda c: program.rounds_leaf(c.kernel)):
+            run = list(found)
+            kernels += map_kernels(run) if rounds else map(carry_out, run)
         return kernels, {k: x.scratch for k, x in enumerate(kernels) if x.scratch}
 
     def print(

@@ -14,9 +14,10 @@ from graph_tools import Net
 
 import brickc as bc
 from brickc.backends.triton import RESOURCES
+from brickc.backends.triton.launches import TritonKernel
 from brickc.driver import backend, compile_model
 from brickc.ir.bricks.convert import Cast
-from brickc.ir.dims import Dim
+from brickc.ir.dims import Dim, hint
 from brickc.ir.dtypes import DType
 from brickc.ir.interpret import interpret
 from brickc.program import Program
@@ -80,6 +81,20 @@ def test_a_step_is_what_its_graph_says(precision: str) -> None:
     logits = program.infer(x=feeds["x"])["logits"]
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, exact.infer(x=feeds["x"])["logits"], atol=2 * allowed)
+
+
+def test_parameters_are_rounded_in_one_launch() -> None:
+    compiled = compile_model(bc.zoo.model("lenet5"), "triton:f16", functions=["infer"])
+    f = compiled.functions["infer"]
+    first, *rest = f.kernels
+    rounded = [k for k in f.program.kernels if f.program.rounds_leaf(k)]
+    assert len(rounded) == 5
+    assert tuple(f.program.kernels[:5]) == tuple(rounded)
+    assert isinstance(first, TritonKernel)
+    assert [len(k.launches) for k in (first, *rest[:5])] == [1, 0, 0, 0, 0, 1]  # type: ignore[attr-defined]
+    ((programs, _),) = first.launches[0].grid.factors
+    assert programs == sum(-(-hint(k.after.loads[0].nbytes) // 4096) for k in rounded)
+    assert len(first.launches[0].pointers) == 10
 
 
 def test_lenet5_follows_numpys_losses_on_digits() -> None:

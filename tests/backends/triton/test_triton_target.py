@@ -147,7 +147,7 @@ def test_artifact_runs_through_the_interpreter(tmp_path: Path) -> None:
     assert float(done.stdout.splitlines()[1]) == pytest.approx(float(want["loss"]), rel=1e-5)
 
 
-@pytest.mark.parametrize("target", ["triton", "triton:sm_90", "triton:gfx942,tf32"])
+@pytest.mark.parametrize("target", ["triton", "triton:sm_90,bf16", "triton:gfx942,f16"])
 def test_without_a_gpu_it_compiles_and_says_why_it_cannot_run(target: str, tmp_path: Path) -> None:
     if Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists():
         pytest.skip("there is a GPU")
