@@ -11,17 +11,21 @@ from itertools import groupby
 from typing import Any
 
 from ...ir.kernel.capabilities import Capabilities
+from ...ir.kernel.choices import UNDECIDED, Choice, Made, NoSuchChoiceError, Picks, neighbours
 from ...ir.kernel.kernel import KernelProgram
 from ...ir.kernel.memory import Buffer
-from ..base import Availability, Leaf, PlannedFunction
+from ..base import NO_CHOICES, Availability, Bench, Choices, Leaf, PlannedFunction, chosen_for
 from ..module import print_module
 from . import device
+from .bench import open_bench
 from .build import build
+from .cost import estimate
 from .launches import TritonKernel
 from .options import Options, parse
 from .printer import Kernels, print_function
 from .strategies import Context, carry_out
 from .strategies.maps import map_kernels
+from .tables import shipped
 
 __all__ = ["FORMAT", "RESOURCES", "TritonBackend"]
 
@@ -65,7 +69,11 @@ class TritonBackend:
     @property
     def tolerances(self) -> Mapping[str, float]:
         """Rounded operands cost digits: some per layer, more with fewer bits."""
-        return {} if self.options.precision == "f32" else {"f32": _ROUNDED[self.options.precision]}
+        part = _ROUNDED.get(self.options.precision)
+        if part is None:
+            return {}
+        half = self.options.half
+        return {"f32": part} if half is None else {"f32": part, str(half): part}
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -87,18 +95,54 @@ class TritonBackend:
         return Availability(True, False, "Triton; no GPU: compiles for sm_80, sm_90, gfx942")
 
     def select(
-        self, program: KernelProgram
+        self, program: KernelProgram, choices: Choices = NO_CHOICES
     ) -> tuple[Sequence[TritonKernel], Mapping[int, Sequence[Buffer]]]:
-        contexts = [
-            Context(kernel, program.buffers, self.options, number)
-            for number, kernel in enumerate(program.kernels)
-        ]
         kernels: list[TritonKernel] = []
+        numbered = enumerate(program.kernels)
         # neighbours that only round parameters do not read each other
-        for rounds, found in groupby(contexts, lambda c: program.rounds_leaf(c.kernel)):
+        for rounds, found in groupby(numbered, lambda x: program.rounds_leaf(x[1])):
             run = list(found)
-            kernels += map_kernels(run) if rounds else map(carry_out, run)
+            if rounds:
+                kernels += map_kernels([self._context(program, k, UNDECIDED) for k, _ in run])
+                continue
+            for number, kernel in run:
+                wanted = chosen_for(kernel, choices)
+                if wanted == UNDECIDED:
+                    kernels.append(self._as_shipped(program, number))
+                else:
+                    kernels.append(self._carry_out(program, number, wanted))
         return kernels, {k: x.scratch for k, x in enumerate(kernels) if x.scratch}
+
+    def candidates(
+        self, program: KernelProgram, number: int, around: Choice = UNDECIDED
+    ) -> Sequence[TritonKernel]:
+        return neighbours(lambda c: self._carry_out(program, number, c), around)
+
+    @property
+    def shipped(self) -> Choices:
+        return shipped(self.options)
+
+    def _as_shipped(self, program: KernelProgram, number: int) -> TritonKernel:
+        """As the table says; by the rules if it says nothing, or what no strategy offers now."""
+        try:
+            wanted = chosen_for(program.kernels[number], self.shipped)
+            return self._carry_out(program, number, wanted)
+        except NoSuchChoiceError:
+            return self._carry_out(program, number, UNDECIDED)
+
+    def estimate(self, program: KernelProgram, made: Made) -> float:
+        assert isinstance(made, TritonKernel)
+        return estimate(made, program, self.options)
+
+    def bench(self, threads: int | None = None) -> Bench:
+        return open_bench(self.options)
+
+    def _carry_out(self, program: KernelProgram, number: int, wanted: Choice) -> TritonKernel:
+        return carry_out(self._context(program, number, wanted))
+
+    def _context(self, program: KernelProgram, number: int, wanted: Choice) -> Context:
+        kernel = program.kernels[number]
+        return Context(kernel, program.buffers, self.options, number, Picks(wanted))
 
     def print(
         self,

@@ -13,7 +13,9 @@ from conformance import build, draw
 from graph_tools import Net
 
 import brickc as bc
-from brickc.backends.triton import RESOURCES
+from brickc.backends.base import Trial
+from brickc.backends.triton import RESOURCES, TritonBackend
+from brickc.backends.triton.bench import TritonBench
 from brickc.backends.triton.launches import TritonKernel
 from brickc.driver import backend, compile_model
 from brickc.ir.bricks.convert import Cast
@@ -142,3 +144,18 @@ def test_artifact_runs_and_says_its_precision(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         load(tmp_path / "a").infer(x=x)["logits"], program.infer(x=x)["logits"]
     )
+
+
+def test_candidates_of_halves_are_compared_and_estimated() -> None:
+    chosen = TritonBackend.of("bf16")
+    f = compile_model(network(), "triton:bf16", functions=["train_step"]).functions["train_step"]
+    number = next(k for k, made in enumerate(f.kernels) if made.kernel.kind == "convolution")
+    ways = chosen.candidates(f.program, number)[:2]
+    bench = TritonBench(chosen.options, "cpu", "interpreter", lambda start: 1.0)
+    (timed,) = bench.build([Trial(f.program, number, ways)])
+    (error,) = timed.error(1).items()
+    assert error[0] == "bf16"
+    assert error[1] <= chosen.tolerances["bf16"]
+    for precision in ("bf16", "f16"):
+        same = TritonBackend.of(precision)
+        assert all(0 < same.estimate(f.program, way) < float("inf") for way in ways)
