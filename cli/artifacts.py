@@ -20,6 +20,7 @@ from .options import (
     OptimizerOption,
     Ranges,
     Shapes,
+    Steps,
     Target,
     model_of,
     program_of,
@@ -53,14 +54,16 @@ def compile_command(
         str, typer.Option(help="artifact, or source: model.c, model.h, weights.bin (target c).")
     ] = "artifact",
     loss: Loss = None,
+    steps_per_launch: Steps = 1,
     as_json: Json = False,
 ) -> None:
     """Compile MODEL to a folder that runs without brickc."""
     with reported(as_json):
         started = time.perf_counter()
         program = program_of(
-            model, target, shape, range_, optimizer, function, memory_limit, seed, loss
-        )
+            model, target, shape, range_, optimizer, function, memory_limit, seed, loss,
+            steps_per_launch,
+        )  # fmt: skip
         compiled = time.perf_counter() - started
         if emit == "source":
             written = [str(p) for p in program.emit_source(output)]
