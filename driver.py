@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from .backends.base import Backend, Launching, Leaf, PlannedFunction
+from .backends.base import NO_CHOICES, Backend, Choices, Launching, Leaf, PlannedFunction
 from .backends.c import CBackend
 from .backends.numpy import NumpyBackend
 from .backends.triton import TritonBackend
@@ -28,6 +28,7 @@ from .errors import UnsupportedError, UsageError
 from .frontends.model import Model
 from .ir.brick import Parameter, State
 from .ir.graph import Graph
+from .ir.kernel.choices import Made
 from .ir.kernel.kernel import KernelProgram
 from .ir.kernel.memory import Buffer, Space
 from .ir.substitute import substitute
@@ -44,6 +45,9 @@ BACKENDS: dict[str, Callable[[str], Backend]] = {
 
 #: called with (function, stage, graph) after every pass
 Observer = Callable[[str, str, Graph], None]
+
+#: decides beforehand how kernels are carried out, given all functions as the cost model has them
+Tune = Callable[[Backend, Mapping[str, "Function"]], Choices]
 
 #: bytes; every leaf starts on a cache line unless an update needs it next to another
 LEAF_ALIGNMENT = 64
@@ -64,7 +68,7 @@ class Function:
     fusion: Fusion
     order: tuple[Group, ...]
     program: KernelProgram
-    kernels: Sequence[object]
+    kernels: Sequence[Made]
     plan: MemoryPlan
     launching: Launching | None = None
     #: training steps that are started at once
@@ -88,6 +92,8 @@ class Compiled:
     seconds: Mapping[str, float] = field(default_factory=dict)
     #: training steps that ``train_steps`` carries out at a time
     steps_per_launch: int = 1
+    #: what was decided beforehand
+    choices: Choices = field(default_factory=dict)
 
 
 def backend(target: str) -> Backend:
@@ -116,11 +122,13 @@ def compile_model(
     memory_limit: int | None = None,
     steps_per_launch: int = 1,
     observer: Observer | None = None,
+    tune: Tune | None = None,
 ) -> Compiled:
     """Compile a model's functions: infer, evaluate and (if it has a loss) train_step.
 
-    ``memory_limit`` is in bytes, for the arena of each function at the largest sizes.
-    ``steps_per_launch`` is how many training steps a target with launches starts at once.
+    ``memory_limit`` is in bytes, for the arena of each function at the largest sizes. ``tune``
+    gives choices that the cost model then does not make. ``steps_per_launch`` is how many
+    training steps a target with launches starts at once.
     Raises MemoryLimitError, UnsupportedError, UsageError, or what the passes raise.
     """
     chosen = backend(target)
@@ -137,24 +145,34 @@ def compile_model(
         _name_leaves(graph, names, namer)
         steps = steps_per_launch if name == "train_step" else 1
         function = _lower(name, stages, graph, chosen, orders, names, seconds, steps)
-        if memory_limit is not None:
+        if memory_limit is not None and tune is None:
             check_limit(function.program, function.plan, memory_limit)
         for leaf, order in leaf_orders(graph, function.layouts).items():
             orders.setdefault(leaf, order)
         compiled[name] = function
-    ordered = {n: compiled[n] for n in wanted}
     singles: dict[str, Function] = {}
     if chosen.capabilities.single and "infer" in compiled:
         single = _single(model, chosen, orders, names, seconds)
         if single is not None:
             singles["infer"] = single
+    choices = NO_CHOICES
+    if tune is not None:
+        started = time.perf_counter()
+        choices = tune(chosen, {**compiled, **{f.name: f for f in singles.values()}})
+        _count(seconds, "tune", started)
+        compiled = {n: _decided(f, chosen, choices) for n, f in compiled.items()}
+        singles = {n: _decided(f, chosen, choices) for n, f in singles.items()}
+        if memory_limit is not None:
+            for f in compiled.values():
+                check_limit(f.program, f.plan, memory_limit)
+    ordered = {n: compiled[n] for n in wanted}
     leaves, memory = _place_leaves([*compiled.values(), *singles.values()])
     started = time.perf_counter()
     sources = chosen.print(model.name, planned(ordered, singles), leaves, memory)
     _count(seconds, "print", started)
     resolved = chosen.name if target == "auto" else target
     return Compiled(model, resolved, ordered, leaves, memory, sources, singles, seconds,
-                    steps_per_launch)  # fmt: skip
+                    steps_per_launch, choices)  # fmt: skip
 
 
 def _check_steps(steps: int, wanted: Sequence[str]) -> None:
@@ -165,6 +183,23 @@ def _check_steps(steps: int, wanted: Sequence[str]) -> None:
             "steps_per_launch is for training steps", got=f"functions {', '.join(wanted)}",
             hint="compile train_step too, which needs a loss",
         )  # fmt: skip
+
+
+def _decided(function: Function, chosen: Backend, choices: Choices) -> Function:
+    """The function with its kernels carried out as a table says."""
+    kernels, launching, plan = _select(function.program, chosen, choices, function.steps)
+    return replace(function, kernels=kernels, launching=launching, plan=plan)
+
+
+def _select(
+    program: KernelProgram, chosen: Backend, choices: Choices, steps: int
+) -> tuple[Sequence[Made], Launching | None, MemoryPlan]:
+    """How each kernel is carried out, how all of them are started, and where buffers lie then."""
+    kernels, scratch = chosen.select(program, choices)
+    launching = chosen.launching(program, kernels)
+    at_once = steps if chosen.capabilities.several_steps else 1
+    plan = plan_memory(program, scratch, launching.spans if launching else None, at_once)
+    return kernels, launching, plan
 
 
 def _single(
@@ -304,12 +339,8 @@ def _lower(
         program = bundle_updates(program, chosen.capabilities.bundle_bytes)
     program = share_buffers(program)
     started = _count(seconds, "lower", started)
-    kernels, scratch = chosen.select(program)
-    launching = chosen.launching(program, kernels)
-    started = _count(seconds, "select", started)
-    at_once = steps if chosen.capabilities.several_steps else 1
-    plan = plan_memory(program, scratch, launching.spans if launching else None, at_once)
-    _count(seconds, "plan memory", started)
+    kernels, launching, plan = _select(program, chosen, NO_CHOICES, steps)
+    _count(seconds, "select", started)
     return Function(
         name, stages, graph, layouts, fusion, order, program, kernels, plan, launching, steps
     )

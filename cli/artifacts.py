@@ -26,6 +26,7 @@ from .options import (
     program_of,
     write_stages,
 )
+from .tuning import print_tuning, tuning_bar, tuning_report
 
 if TYPE_CHECKING:
     from ..runtime.executable import Executable
@@ -53,6 +54,13 @@ def compile_command(
     emit: Annotated[
         str, typer.Option(help="artifact, or source: model.c, model.h, weights.bin (target c).")
     ] = "artifact",
+    tune: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Time other ways to carry out the kernels; 0 takes what earlier runs have found.",
+        ),
+    ] = None,
     loss: Loss = None,
     steps_per_launch: Steps = 1,
     as_json: Json = False,
@@ -60,10 +68,11 @@ def compile_command(
     """Compile MODEL to a folder that runs without brickc."""
     with reported(as_json):
         started = time.perf_counter()
-        program = program_of(
-            model, target, shape, range_, optimizer, function, memory_limit, seed, loss,
-            steps_per_launch,
-        )  # fmt: skip
+        with tuning_bar(tune, as_json) as progress:
+            program = program_of(
+                model, target, shape, range_, optimizer, function, memory_limit, seed, loss,
+                tune, progress, steps_per_launch,
+            )  # fmt: skip
         compiled = time.perf_counter() - started
         if emit == "source":
             written = [str(p) for p in program.emit_source(output)]
@@ -85,9 +94,13 @@ def compile_command(
                 for n, e in program.explain().items()
             },
         }
+        if program.tuning is not None:
+            report["tuning"] = tuning_report(program.tuning)
         if as_json:
             print_json(report)
             return
+        if program.tuning is not None:
+            print_tuning(program.tuning)
         out.print(f"{output}: compiled for {program.compiled.target} in {compiled:.2f} s",
                    markup=False)  # fmt: skip
         out.print(program.describe(), markup=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,6 +88,8 @@ def program_of(
     memory_limit: str | None,
     seed: int,
     loss: str | None = None,
+    tune: float | None = None,
+    tune_progress: Callable[[float, str], None] | None = None,
     steps: int = 1,
 ) -> Program:
     from ..compiler.optimizers import parse_optimizer
@@ -104,6 +106,8 @@ def program_of(
         memory_limit=_bytes(memory_limit),
         steps_per_launch=steps,
         seed=seed,
+        tune=tune,
+        tune_progress=tune_progress,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...ir.dims import Size, dims_of
+from ...ir.kernel.choices import UNDECIDED, Choice, Options
 from ...ir.kernel.kernel import Kernel
 from ...ir.kernel.memory import Buffer
 
@@ -55,6 +56,8 @@ class TritonKernel:
     kernel: Kernel
     launches: tuple[Launch, ...]
     scratch: tuple[Buffer, ...] = ()
+    choice: Choice = UNDECIDED
+    options: Options = ()
 
 
 @dataclass(frozen=True)
