@@ -41,7 +41,7 @@ from ..ir.bricks.window import (
     WindowSum,
     WindowSumGrad,
 )
-from ..ir.dims import Size, hint
+from ..ir.dims import Size, hint, product
 from ..ir.dtypes import DType
 from ..ir.graph import Graph, Node
 from ..ir.kernel.memory import contiguous_strides
@@ -50,6 +50,9 @@ from ..ir.types import TensorType
 __all__ = ["Layouts", "Placed", "broadcast_strides", "choose_layouts", "reshaped_strides"]
 
 Order = tuple[int, ...]
+
+#: most weights of a convolution of one example that has its channels innermost
+_CHANNEL_WEIGHTS = 2**17
 
 _WINDOWS = (WindowSum, WindowSumGrad, WindowMax, WindowMaxScatter, WindowMaxGather)
 _REDUCTIONS = (ReduceSum, ReduceMax, ReduceMin, ArgMax, ArgMin)
@@ -230,6 +233,8 @@ class _Chooser:
                 if isinstance(user.brick, Convolution) and position == 1:
                     return _channels_last(leaf.type.rank)
                 continue
+            if position == 1 and self._channels_in_lanes(user):
+                return _batch_innermost(leaf.type.rank)
             if not isinstance(user.brick, Contract):
                 continue
             other = self.graph.node(user.operands[1 - position])
@@ -345,6 +350,8 @@ class _Chooser:
         want = self.wants.get(node.id)
         if isinstance(brick, _REDUCTIONS):
             return want or self._reduced_order(node)
+        if self._channels_in_lanes(node):
+            return _channels_last(node.type.rank)
         if isinstance(brick, Convolution | ConvolutionInputGrad):
             return self._image(node.type.rank)
         if want is not None:
@@ -412,6 +419,22 @@ class _Chooser:
             return False
         operand = self.graph.node(node.operands[0]).type
         return is_rounding(node.brick, operand) or is_widening(node.brick, operand)
+
+    def _channels_in_lanes(self, node: Node) -> bool:
+        """True for a convolution of one example whose channels fill vectors better than its rows.
+
+        Not where the weights are so many that they would come from memory for every place.
+        What is computed from such a value element by element, in the same kernel, lies as it does.
+        """
+        if isinstance(node.brick, Elementwise):
+            same = [o for o in self.graph.operands(node) if o.type.shape == node.type.shape]
+            return any(self._channels_in_lanes(o) for o in same)
+        if not isinstance(node.brick, Convolution) or node.type.shape[0] != 1:
+            return False
+        weights = self.graph.node(node.operands[1]).type
+        channels, width = hint(node.type.shape[1]), hint(node.type.shape[-1])
+        few = hint(product(weights.shape)) <= _CHANNEL_WEIGHTS
+        return node.type.rank > 3 and few and channels >= max(8, width)
 
     def _origin(self, node: Node) -> Node:
         """The node that a chain of views and copies starts from."""

@@ -289,7 +289,7 @@ def _bind(f: PlannedFunction, memory: Mapping[str, int]) -> FunctionText:
         lines += [f"        {t}," for t in table]
         lines.append("    }")
     dims = _tuple(list(names.values()))
-    lines.append(f"    run = entry({f.name!r}, arena, memory, {dims}, {len(f.program.inputs)})")
+    lines.append(f"    run = entry({f.name!r}, arena, memory, {dims}, [*inputs.values()])")
     lines.append("    return run, inputs, outputs")
     return FunctionText(
         "\n".join(lines),
