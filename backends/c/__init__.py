@@ -22,7 +22,7 @@ from .build import compiler, shared_library
 from .cpu import Cpu, chosen
 from .printer import RESERVED, print_function, print_literals, print_size, word
 from .standalone import print_entries, print_header
-from .strategies import carry_out
+from .strategies import carry_out, carry_out_pair, pairs
 
 __all__ = ["FORMAT", "CBackend"]
 
@@ -72,7 +72,13 @@ class CBackend:
         self, program: KernelProgram
     ) -> tuple[Sequence[LoopKernel], Mapping[int, Sequence[Buffer]]]:
         taken = _names(program)
-        kernels = [self._carry_out(k, taken, n) for n, k in enumerate(program.kernels)]
+        lanes, registers = self.cpu.lanes, self.cpu.registers
+        done: dict[int, LoopKernel] = {}
+        for i, j in pairs(program, lanes).items():
+            done[i], done[j] = carry_out_pair(program.kernels, (i, j), lanes, registers, taken)
+        kernels = [
+            done.get(n) or self._carry_out(k, taken, n) for n, k in enumerate(program.kernels)
+        ]
         return kernels, {k: x.scratch for k, x in enumerate(kernels) if x.scratch}
 
     def _carry_out(self, kernel: Kernel, taken: frozenset[str], number: int) -> LoopKernel:
