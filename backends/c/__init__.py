@@ -54,8 +54,10 @@ class CBackend:
     capabilities = CAPABILITIES
     tolerances: Mapping[str, float] = MappingProxyType({})
 
-    def __init__(self, cpu: Cpu) -> None:
+    def __init__(self, cpu: Cpu, *, fast: bool = False) -> None:
         self.cpu = cpu
+        #: numerics "fast": see docs/c.md
+        self.fast = fast
 
     @staticmethod
     def of(option: str) -> CBackend:
@@ -82,7 +84,9 @@ class CBackend:
         return kernels, {k: x.scratch for k, x in enumerate(kernels) if x.scratch}
 
     def _carry_out(self, kernel: Kernel, taken: frozenset[str], number: int) -> LoopKernel:
-        return carry_out(kernel, self.cpu.lanes, self.cpu.registers, taken, number)
+        return carry_out(
+            kernel, self.cpu.lanes, self.cpu.registers, taken, number, fast=self.fast
+        )
 
     def print(
         self,

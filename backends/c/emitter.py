@@ -56,8 +56,12 @@ class Emitter:
         registers: int,
         taken: frozenset[str],
         number: int,
+        *,
+        fast: bool = False,
     ) -> None:
         self.kernel = kernel
+        #: may results be less exact than those of sums in any order?
+        self.fast = fast
         self.lanes = lanes
         #: columns and rows of the largest register tile: sums, a vector a column, one element
         # (a vector of float64 takes two registers)

@@ -12,20 +12,21 @@ from ....ir.kernel.memory import Space
 from ..emitter import Emitter
 from ..maps import map_region
 from .common import read_before_written
-from .convolution import convolution, convolution_input_grad
 from .movement import concat, fold, gather, pad, random_uniform, scatter_add
 from .reduce import arg_reduce, reduce
 from .thin import after_thin_backward, backward_pairs, product_strategy, thin_backward
 from .weight_grad import convolution_weight_grad
+from .winograd import convolution_strategy
 from .window import window_max, window_max_gather, window_max_scatter, window_sum, window_sum_grad
 
 __all__ = ["STRATEGIES", "carry_out", "carry_out_pair", "pairs"]
 
-#: anchor class -> (name of the strategy, function that writes it)
-STRATEGIES: dict[type[anchors.Anchor], tuple[str, Callable[[Emitter], None]]] = {
+#: anchor class -> (name of the strategy, function that writes it); the function may return
+#: another name where it has a choice
+STRATEGIES: dict[type[anchors.Anchor], tuple[str, Callable[[Emitter], str | None]]] = {
     anchors.Contract: ("register tiles", product_strategy),
-    anchors.Convolution: ("direct, register tiles", convolution),
-    anchors.ConvolutionInputGrad: ("direct, register tiles", convolution_input_grad),
+    anchors.Convolution: ("direct, register tiles", convolution_strategy),
+    anchors.ConvolutionInputGrad: ("direct, register tiles", convolution_strategy),
     anchors.ConvolutionWeightGrad: ("direct, sums in registers", convolution_weight_grad),
     anchors.Reduce: ("sums in registers", reduce),
     anchors.ArgReduce: ("running best", arg_reduce),
@@ -44,10 +45,19 @@ STRATEGIES: dict[type[anchors.Anchor], tuple[str, Callable[[Emitter], None]]] = 
 
 
 def carry_out(
-    kernel: Kernel, lanes: int, registers: int, taken: frozenset[str], number: int
+    kernel: Kernel,
+    lanes: int,
+    registers: int,
+    taken: frozenset[str],
+    number: int,
+    *,
+    fast: bool = False,
 ) -> LoopKernel:
-    """The kernel as a loop program. ``taken`` are names that mean something already."""
-    em = Emitter(kernel, lanes, registers, taken, number)
+    """The kernel as a loop program. ``taken`` are names that mean something already.
+
+    ``fast`` allows results that are farther from exact ones than sums in any order are.
+    """
+    em = Emitter(kernel, lanes, registers, taken, number, fast=fast)
     read_before_written(em)
     kernel = em.kernel
     if kernel.anchor is None:
@@ -57,8 +67,7 @@ def carry_out(
     if found is None:
         raise UnsupportedError(f"the C backend has no strategy for {kernel.kind}")
     name, strategy = found
-    strategy(em)
-    return em.finish(name)
+    return em.finish(strategy(em) or name)
 
 
 def pairs(program: KernelProgram, lanes: int) -> dict[int, int]:
