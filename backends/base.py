@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from ..ir.dims import Size
 from ..ir.kernel.capabilities import Capabilities
-from ..ir.kernel.kernel import KernelProgram
+from ..ir.kernel.choices import UNDECIDED, Choice, Made, kernel_key
+from ..ir.kernel.kernel import Kernel, KernelProgram
 from ..ir.kernel.memory import Buffer
 
-__all__ = ["Availability", "Backend", "Leaf", "PlannedFunction"]
+__all__ = ["NO_CHOICES", "Availability", "Backend", "Bench", "Choices", "Leaf", "PlannedFunction",
+           "Timed", "Trial", "chosen_for"]  # fmt: skip
+
+#: ``choices.kernel_key`` of a kernel -> what was decided for it beforehand, by a tuner or a table
+Choices = Mapping[str, Choice]
+
+NO_CHOICES: Choices = MappingProxyType({})
+
+
+def chosen_for(kernel: Kernel, choices: Choices) -> Choice:
+    """What a table says of a kernel; nothing if it does not have it."""
+    return choices.get(kernel_key(kernel), UNDECIDED) if choices else UNDECIDED
 
 
 @dataclass(frozen=True)
@@ -42,11 +55,43 @@ class PlannedFunction:
     name: str
     program: KernelProgram
     #: the backend's own programs, one a kernel, as ``select`` gave them
-    kernels: Sequence[object]
+    kernels: Sequence[Made]
     offsets: Mapping[str, Size]
     peak: Size
     #: the function that this one stands for where every dim is 1; empty for all others
     single_of: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One kernel of a program, by number, and ways to carry it out; the first is the usual one."""
+
+    program: KernelProgram
+    number: int
+    ways: Sequence[Made]
+
+
+class Timed(Protocol):
+    """The ways of a trial, built and ready to run on the device that they are for."""
+
+    def seconds(self, way: int) -> float:
+        """How long one run takes now."""
+        ...
+
+    def error(self, way: int) -> Mapping[str, float]:
+        """Largest relative difference to the first way's results, by dtype; inf if it fails."""
+        ...
+
+
+class Bench(Protocol):
+    """Times kernels for a tuner."""
+
+    #: all that times depend on beside the kernel: processor, compiler, threads, our own code
+    environment: Mapping[str, str]
+
+    def build(self, trials: Sequence[Trial]) -> Sequence[Timed]:
+        """Builds all ways of all trials at once. Raises BuildError, UnsupportedError."""
+        ...
 
 
 class Backend(Protocol):
@@ -56,14 +101,46 @@ class Backend(Protocol):
     capabilities: Capabilities
 
     @property
+    def shipped(self) -> Choices:
+        """Choices that came with brickc; what a caller wants goes before them."""
+        ...
+
+    @property
     def tolerances(self) -> Mapping[str, float]:
         """Relative error against the interpreter by dtype, where it is more than usual."""
         ...
 
     def select(
-        self, program: KernelProgram
-    ) -> tuple[Sequence[object], Mapping[int, Sequence[Buffer]]]:
-        """The backend's program for every kernel, and the scratch memory that each needs."""
+        self, program: KernelProgram, choices: Choices = ...
+    ) -> tuple[Sequence[Made], Mapping[int, Sequence[Buffer]]]:
+        """The backend's program for every kernel, and the scratch memory that each needs.
+
+        ``choices`` are taken as they are; the cost model decides about all other kernels.
+        """
+        ...
+
+    def candidates(
+        self, program: KernelProgram, number: int, around: Choice = UNDECIDED
+    ) -> Sequence[Made]:
+        """Ways to carry out one kernel, by number.
+
+        The first is ``around``, as ``select`` takes it; the others differ from it in one decision.
+        A target with one way for each kernel gives that one.
+        """
+        ...
+
+    def estimate(self, program: KernelProgram, made: Made) -> float:
+        """Seconds that the cost model expects of a kernel at the typical sizes.
+
+        For a nominal machine: good for comparing, not for predicting.
+        """
+        ...
+
+    def bench(self, threads: int | None = None) -> Bench:
+        """Where candidates are timed; ``threads`` None for as many as a program has by itself.
+
+        Raises UnsupportedError for a target with nothing to tune, or nothing here to time on.
+        """
         ...
 
     def print(

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 
-from ...errors import InternalError
+from ...errors import InternalError, UnsupportedError, UsageError
 from ...ir.dims import Size, hint, product
 from ...ir.kernel.capabilities import Capabilities
+from ...ir.kernel.choices import UNDECIDED, Choice, Made, neighbours
 from ...ir.kernel.kernel import Kernel, KernelProgram, Region
 from ...ir.kernel.loops import LoopKernel
 from ...ir.kernel.memory import Access, Buffer, Space, contiguous_strides
 from ...ir.kernel.scalar import ScalarBuilder
-from ..base import Availability, Leaf, PlannedFunction
+from ..base import NO_CHOICES, Availability, Bench, Choices, Leaf, PlannedFunction, chosen_for
+from ..host import ModelError
 from ..module import FunctionText, comment, dim_names, dtype_name, function_entry, print_module
 from ..module import print_size as python_size
 from . import library
-from .build import compiler, shared_library
+from .bench import CBench
+from .build import compiler, prelude, shared_library
+from .cost import estimate
 from .cpu import Cpu, chosen
 from .printer import RESERVED, print_function, print_literals, print_size, word
 from .standalone import print_entries, print_header
@@ -52,6 +56,7 @@ class CBackend:
 
     name = "c"
     capabilities = CAPABILITIES
+    shipped: Choices = NO_CHOICES
     tolerances: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, cpu: Cpu, *, fast: bool = False) -> None:
@@ -71,7 +76,7 @@ class CBackend:
         return Availability(True, True, f"{' '.join(command)}, {self.cpu.name}")
 
     def select(
-        self, program: KernelProgram
+        self, program: KernelProgram, choices: Choices = NO_CHOICES
     ) -> tuple[Sequence[LoopKernel], Mapping[int, Sequence[Buffer]]]:
         taken = _names(program)
         lanes, registers = self.cpu.lanes, self.cpu.registers
@@ -79,13 +84,43 @@ class CBackend:
         for i, j in pairs(program, lanes).items():
             done[i], done[j] = carry_out_pair(program.kernels, (i, j), lanes, registers, taken)
         kernels = [
-            done.get(n) or self._carry_out(k, taken, n) for n, k in enumerate(program.kernels)
+            done[n] if n in done else self._carry_out(k, taken, n, chosen_for(k, choices))
+            for n, k in enumerate(program.kernels)
         ]
         return kernels, {k: x.scratch for k, x in enumerate(kernels) if x.scratch}
 
-    def _carry_out(self, kernel: Kernel, taken: frozenset[str], number: int) -> LoopKernel:
+    def candidates(
+        self, program: KernelProgram, number: int, around: Choice = UNDECIDED
+    ) -> Sequence[LoopKernel]:
+        taken, kernel = _names(program), program.kernels[number]
+        together = pairs(program, self.cpu.lanes)
+        if number in together or number in together.values():
+            return [self._carry_out(kernel, taken, number)]
+        return neighbours(lambda c: self._carry_out(kernel, taken, number, c), around)
+
+    def estimate(self, program: KernelProgram, made: Made) -> float:
+        assert isinstance(made, LoopKernel)
+        return estimate(made, program, self.cpu).seconds
+
+    def bench(self, threads: int | None = None) -> Bench:
+        missing = library.missing_abilities(self.cpu.needs)
+        if missing or self.cpu.machine not in ("", platform.machine()):
+            raise UnsupportedError(
+                f"kernels for {self.cpu.name} cannot be timed here",
+                got=f"no {', '.join(missing)}" if missing else platform.machine(),
+                hint="tune on the machine that the program is for",
+            )
+        try:
+            count = library.thread_count(threads)
+        except ModelError as error:
+            raise UsageError(str(error)) from None
+        return CBench(self.cpu, count, works_alone)
+
+    def _carry_out(
+        self, kernel: Kernel, taken: frozenset[str], number: int, wanted: Choice = UNDECIDED
+    ) -> LoopKernel:
         return carry_out(
-            kernel, self.cpu.lanes, self.cpu.registers, taken, number, fast=self.fast
+            kernel, self.cpu.lanes, self.cpu.registers, taken, number, wanted, fast=self.fast
         )
 
     def print(
@@ -103,8 +138,8 @@ class CBackend:
             leaves,
             memory_bytes,
             FORMAT,
-            helpers=(library.missing_abilities, library.open_library, library.set_threads,
-                     library.entry),
+            helpers=(library.missing_abilities, library.open_library, library.thread_count,
+                     library.set_threads, library.entry),
             tables=(f"NEEDS = {self.cpu.needs!r}\nTHREADS = ctypes.c_int(1)",),
             imports=("ctypes",),
             start="LIBRARY = open_library()\nset_threads()",
@@ -137,16 +172,15 @@ class CBackend:
     ) -> str:
         """The C source of the whole program."""
         memory = {leaf.name: leaf.offset for leaf in leaves}
-        prelude = (Path(__file__).parent / "prelude.h").read_text(encoding="utf-8")
         literals: dict[str, Buffer] = {}
         texts = []
         for f in functions:
             texts.append(self._function(f, memory, literals))
         head = (
             f"/* {comment(title).replace('*/', '* /')}\n *\n * Generated by brickc for "
-            f"{self.cpu.name}.\n */\n#define L {self.cpu.lanes}\n"
+            f"{self.cpu.name}.\n */\n"
         )
-        return "\n\n".join([head + prelude, print_literals(literals), *texts]) + "\n"
+        return "\n\n".join([head + prelude(self.cpu), print_literals(literals), *texts]) + "\n"
 
     def _function(
         self, f: PlannedFunction, memory: Mapping[str, int], literals: dict[str, Buffer]
@@ -205,9 +239,18 @@ def _staging(
     return given, Kernel(f"stage {name}", None, (), None, region, (note,), ())
 
 
+def _work(program: KernelProgram) -> int:
+    return sum(k.flops + hint(k.bytes_moved) for k in program.kernels)
+
+
+def works_alone(program: KernelProgram) -> bool:
+    """True if one thread is faster at the typical sizes; ``_pays`` says the same of any size."""
+    return _work(program) <= _ALONE
+
+
 def _pays(program: KernelProgram) -> str:
     """A C condition: is there enough work for several threads?"""
-    cost = sum(k.flops + hint(k.bytes_moved) for k in program.kernels)
+    cost = _work(program)
     size: Size = 1
     typical = 1
     for dim in program.dims.values():

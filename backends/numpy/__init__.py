@@ -8,10 +8,12 @@ from types import MappingProxyType
 import numpy as np
 
 from ...errors import UnsupportedError
+from ...ir.dims import hint
 from ...ir.kernel.capabilities import Capabilities
+from ...ir.kernel.choices import UNDECIDED, Choice, Made
 from ...ir.kernel.kernel import KernelProgram
 from ...ir.kernel.memory import Buffer
-from ..base import Availability, Leaf, PlannedFunction
+from ..base import NO_CHOICES, Availability, Bench, Choices, Leaf, PlannedFunction
 from ..module import print_module
 from . import prelude
 from .array_program import ArrayKernel
@@ -34,11 +36,17 @@ CAPABILITIES = Capabilities(
 )
 
 
+#: operations and bytes a second of a nominal core
+_FLOPS = 5e10
+_BYTES = 1e10
+
+
 class NumpyBackend:
     """Implements ``backends.base.Backend``."""
 
     name = "numpy"
     capabilities = CAPABILITIES
+    shipped: Choices = NO_CHOICES
     tolerances: Mapping[str, float] = MappingProxyType({})
 
     @staticmethod
@@ -52,11 +60,28 @@ class NumpyBackend:
         return Availability(True, True, f"NumPy {np.__version__}")
 
     def select(
-        self, program: KernelProgram
+        self, program: KernelProgram, choices: Choices = NO_CHOICES
     ) -> tuple[Sequence[ArrayKernel], Mapping[int, Sequence[Buffer]]]:
         buffers = dict(program.buffers)
         kernels = [carry_out(kernel, buffers) for kernel in program.kernels]
         return kernels, {k: a.scratch for k, a in enumerate(kernels) if a.scratch}
+
+    def candidates(
+        self, program: KernelProgram, number: int, around: Choice = UNDECIDED
+    ) -> Sequence[ArrayKernel]:
+        """One way: NumPy's own routines choose their tiles."""
+        return [carry_out(program.kernels[number], dict(program.buffers))]
+
+    def estimate(self, program: KernelProgram, made: Made) -> float:
+        """The larger of arithmetic and bytes, at the rates of a nominal core."""
+        kernel = made.kernel
+        return max(kernel.flops / _FLOPS, hint(kernel.bytes_moved) / _BYTES)
+
+    def bench(self, threads: int | None = None) -> Bench:
+        raise UnsupportedError(
+            "target numpy has nothing to tune", expected="c, or triton on a machine with a GPU",
+            hint="NumPy's own routines choose their tiles",
+        )  # fmt: skip
 
     def print(
         self,

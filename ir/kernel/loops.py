@@ -17,13 +17,14 @@ from typing import Literal as OneOf
 
 from ..dims import Dim, Size
 from ..dtypes import DType
+from .choices import UNDECIDED, Choice, Options
 from .kernel import Kernel
 from .memory import Buffer
 from .scalar import Literal
 
 __all__ = ["Bound", "Combine", "Compute", "Fill", "Fma", "For", "IndexOp", "Let", "LetLoad",
-           "Load", "LoopKernel", "Parallel", "Phase", "Ramp", "Reduce", "Split", "Statement",
-           "Store", "Transpose", "When", "var"]  # fmt: skip
+           "Load", "LoopKernel", "Parallel", "Phase", "Prefetch", "Ramp", "Reduce", "Split",
+           "Statement", "Store", "Transpose", "When", "var"]  # fmt: skip
 
 
 def var(name: str) -> Dim:
@@ -95,6 +96,15 @@ class Store:
     index: Size
     stride: Size
     part: Size | None = None
+
+
+@dataclass(frozen=True)
+class Prefetch:
+    """The memory around an element will be read soon; it may lie outside of the buffer."""
+
+    buffer: str
+    dtype: DType
+    index: Size
 
 
 @dataclass(frozen=True)
@@ -208,6 +218,7 @@ Statement = (
     Let
     | LetLoad
     | Load
+    | Prefetch
     | Ramp
     | Store
     | Compute
@@ -261,12 +272,14 @@ class Phase:
 
 @dataclass(frozen=True)
 class LoopKernel:
-    """A kernel with its strategy's result. ``private`` is scratch of each thread, in bytes."""
+    """A kernel with its strategy's result, what the strategy decided, and what else it could."""
 
     kernel: Kernel
     strategy: str
     phases: tuple[Phase, ...]
     scratch: tuple[Buffer, ...] = ()
+    choice: Choice = UNDECIDED
+    options: Options = ()
 
 
 def count(body: Sequence[Statement]) -> int:

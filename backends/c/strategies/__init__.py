@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ....errors import UnsupportedError
 from ....ir.kernel import anchors
+from ....ir.kernel.choices import UNDECIDED, Choice
 from ....ir.kernel.kernel import Kernel, KernelProgram
 from ....ir.kernel.loops import LoopKernel
 from ....ir.kernel.memory import Space
@@ -50,14 +51,16 @@ def carry_out(
     registers: int,
     taken: frozenset[str],
     number: int,
+    wanted: Choice = UNDECIDED,
     *,
     fast: bool = False,
 ) -> LoopKernel:
     """The kernel as a loop program. ``taken`` are names that mean something already.
 
-    ``fast`` allows results that are farther from exact ones than sums in any order are.
+    ``wanted`` are decisions that the strategy does not make itself. ``fast`` allows results that
+    are farther from exact ones than sums in any order are.
     """
-    em = Emitter(kernel, lanes, registers, taken, number, fast=fast)
+    em = Emitter(kernel, lanes, registers, taken, number, wanted, fast=fast)
     read_before_written(em)
     kernel = em.kernel
     if kernel.anchor is None:

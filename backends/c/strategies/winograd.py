@@ -40,7 +40,7 @@ from .convolution import convolution, convolution_input_grad
 from .cook_toom import Transform, apply_square, operations, transform
 from .taps import fixed
 
-__all__ = ["Plan", "convolution_strategy", "plan_of"]
+__all__ = ["Plan", "convolution_strategy", "plans_of"]
 
 #: rows of a block of products: a multiple of vectors and of the rows of every tile
 BLOCK_ROWS = 48
@@ -90,24 +90,24 @@ class Plan:
         return transform(self.m, 3)
 
     @property
+    def name(self) -> str:
+        """Name of the choice."""
+        return f"winograd {self.m}x{self.m}"
+
+    @property
     def why(self) -> str:
-        return (
-            f"F({self.m}x{self.m}, 3x3): {self.direct / self.cost:.2f} times faster than direct "
-            "in the model"
-        )
+        """What it is, and what speaks for it."""
+        gain = self.direct / self.cost
+        return f"F({self.m}x{self.m}, 3x3): {gain:.2f} times faster than direct in the model"
 
 
-def plan_of(kernel: Kernel, lanes: int, columns: int, *, fast: bool) -> Plan | None:
-    """How to carry the kernel out with Winograd's transforms; None if direct is better.
+def plans_of(kernel: Kernel, lanes: int, columns: int, *, fast: bool) -> list[Plan]:
+    """The ways in which Winograd's transforms can carry the kernel out.
 
-    ``columns`` are those of a full tile of registers.
+    ``columns`` are those of a full tile of registers. ``fast`` allows the larger tiles.
     """
-    best: Plan | None = None
-    for m in (2, 4) if fast else (2,):
-        plan = _plan(kernel, lanes, columns, m)
-        if plan and plan.direct >= GAIN * plan.cost and (best is None or plan.cost < best.cost):
-            best = plan
-    return best
+    found = (_plan(kernel, lanes, columns, m) for m in ((2, 4) if fast else (2,)))
+    return [plan for plan in found if plan is not None]
 
 
 def _plan(kernel: Kernel, lanes: int, columns: int, m: int) -> Plan | None:
@@ -172,10 +172,15 @@ def _plan(kernel: Kernel, lanes: int, columns: int, m: int) -> Plan | None:
 
 def convolution_strategy(em: Emitter) -> str:
     """Strategy for Convolution and ConvolutionInputGrad: what the model of costs prefers."""
-    plan = plan_of(em.kernel, em.lanes, em.tile[0], fast=em.fast)
-    if plan is not None:
-        _Winograd(em, plan).run()
-        return f"Winograd {plan.why}"
+    plans = {p.name: p for p in plans_of(em.kernel, em.lanes, em.tile[0], fast=em.fast)}
+    best = min(plans.values(), key=lambda p: p.cost, default=None)
+    default = best.name if best and best.direct >= GAIN * best.cost else "direct"
+    chosen = default
+    if plans:
+        chosen = em.pick("strategy", default, ("direct", *plans))
+    if chosen in plans:
+        _Winograd(em, plans[chosen]).run()
+        return f"Winograd, {plans[chosen].why}"
     if isinstance(em.kernel.anchor, anchors.Convolution):
         convolution(em)
     else:
