@@ -43,6 +43,9 @@ BACKENDS: dict[str, Callable[[str], Backend]] = {
     "triton": TritonBackend.of,
 }
 
+#: how exact results are: see ``backend``
+NUMERICS = ("strict", "fast")
+
 #: called with (function, stage, graph) after every pass
 Observer = Callable[[str, str, Graph], None]
 
@@ -86,23 +89,32 @@ class Compiled:
     seconds: Mapping[str, float] = field(default_factory=dict)
     #: what was decided beforehand
     choices: Choices = field(default_factory=dict)
+    #: strict or fast
+    numerics: str = "strict"
 
 
-def backend(target: str) -> Backend:
+def backend(target: str, numerics: str = "strict") -> Backend:
     """The backend of ``name`` or ``name:option``; "auto" is C where a compiler is, else NumPy.
 
-    Raises UnsupportedError with the targets there are.
+    ``numerics`` "fast" allows results that are farther from exact ones than sums in any order
+    are, up to the tolerance in the manifest; a target may have no use for it. Raises
+    UnsupportedError with the targets there are, UsageError for other numerics.
     """
+    if numerics not in NUMERICS:
+        raise UsageError("unknown numerics", got=numerics, expected=" or ".join(NUMERICS))
     if target == "auto":
-        chosen = CBackend.of("")
-        return chosen if chosen.availability().compiles else NumpyBackend()
+        here = CBackend.of("").availability().compiles
+        return backend("c" if here else "numpy", numerics)
     name, _, option = target.partition(":")
     try:
-        return BACKENDS[name](option)
+        found = BACKENDS[name](option)
     except KeyError:
         raise UnsupportedError(
             "unknown target", got=target, expected=", ".join(("auto", *sorted(BACKENDS)))
         ) from None
+    if isinstance(found, CBackend) and numerics == "fast":
+        return CBackend(found.cpu, fast=True)
+    return found
 
 
 def compile_model(
@@ -114,14 +126,15 @@ def compile_model(
     memory_limit: int | None = None,
     observer: Observer | None = None,
     tune: Tune | None = None,
+    numerics: str = "strict",
 ) -> Compiled:
     """Compile a model's functions: infer, evaluate and (if it has a loss) train_step.
 
     ``memory_limit`` is in bytes, for the arena of each function at the largest sizes. ``tune``
-    gives choices that the cost model then does not make.
+    gives choices that the cost model then does not make. ``numerics`` is strict or fast.
     Raises MemoryLimitError, UnsupportedError, or what the passes raise.
     """
-    chosen = backend(target)
+    chosen = backend(target, numerics)
     wanted = tuple(functions) if functions else _default_functions(model)
     seconds: dict[str, float] = {}
     compiled: dict[str, Function] = {}
@@ -159,7 +172,9 @@ def compile_model(
     sources = chosen.print(model.name, planned(ordered, singles), leaves, memory)
     _count(seconds, "print", started)
     resolved = chosen.name if target == "auto" else target
-    return Compiled(model, resolved, ordered, leaves, memory, sources, singles, seconds, choices)
+    return Compiled(
+        model, resolved, ordered, leaves, memory, sources, singles, seconds, choices, numerics
+    )
 
 
 def _decided(function: Function, chosen: Backend, choices: Choices) -> Function:

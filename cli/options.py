@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..program import Program
 
 __all__ = ["OPTIMIZER", "Json", "Loss", "ModelArg", "OptimizerOption", "Ranges", "Shapes", "Target",
-           "default_function", "model_of", "program_of", "write_stages"]  # fmt: skip
+           "Numerics", "default_function", "model_of", "program_of", "write_stages"]  # fmt: skip
 
 ModelArg = Annotated[
     str,
@@ -34,6 +34,10 @@ Ranges = Annotated[
     list[str] | None, typer.Option("--range", help="DIM=LO:HI: a dim's range, e.g. N=1:1024.")
 ]
 Target = Annotated[str, typer.Option(help="What to compile for; see `brickc targets`.")]
+Numerics = Annotated[
+    str,
+    typer.Option(help="strict, or fast: results up to 1e-3 off where that is faster (target c)."),
+]
 #: what trains where nothing else is said
 OPTIMIZER = "sgd:lr=0.01"
 OptimizerOption = Annotated[
@@ -82,6 +86,7 @@ def program_of(
     loss: str | None = None,
     tune: float | None = None,
     tune_progress: Callable[[float, str], None] | None = None,
+    numerics: str = "strict",
 ) -> Program:
     from ..compiler.optimizers import parse_optimizer
     from ..program import compile
@@ -98,6 +103,7 @@ def program_of(
         seed=seed,
         tune=tune,
         tune_progress=tune_progress,
+        numerics=numerics,
     )
 
 

@@ -16,6 +16,7 @@ from .options import (
     Json,
     Loss,
     ModelArg,
+    Numerics,
     OptimizerOption,
     Ranges,
     Shapes,
@@ -47,6 +48,7 @@ def train(
     ] = None,
     dump_ir: Annotated[Path | None, typer.Option(help="Write every stage as text.")] = None,
     loss: Loss = None,
+    numerics: Numerics = "strict",
     shape: Shapes = None,
     range_: Ranges = None,
     max_iter: Annotated[
@@ -84,7 +86,9 @@ def train(
         from ..training import ModelData
 
         started = time.perf_counter()
-        program = program_of(model, target, shape, range_, optimizer, None, None, seed, loss)
+        program = program_of(
+            model, target, shape, range_, optimizer, None, None, seed, loss, numerics=numerics
+        )
         compile_seconds = time.perf_counter() - started
         dataset = load_data(data or "digits")
         source = ModelData.of(program.compiled.model, dataset, batch, seed)

@@ -47,6 +47,9 @@ CAPABILITIES = Capabilities(
     bundle_bytes=256 * 1024,
 )  # fmt: skip
 
+#: relative errors that numerics "fast" may make, by dtype
+FAST = {"f32": 1e-3, "f64": 1e-8}
+
 #: elementary operations and bytes at the typical sizes under which one thread is faster
 _ALONE = 2_000_000
 
@@ -57,12 +60,11 @@ class CBackend:
     name = "c"
     capabilities = CAPABILITIES
     shipped: Choices = NO_CHOICES
-    tolerances: Mapping[str, float] = MappingProxyType({})
-
     def __init__(self, cpu: Cpu, *, fast: bool = False) -> None:
         self.cpu = cpu
         #: numerics "fast": see docs/c.md
         self.fast = fast
+        self.tolerances: Mapping[str, float] = MappingProxyType(FAST if fast else {})
 
     @staticmethod
     def of(option: str) -> CBackend:
@@ -114,7 +116,7 @@ class CBackend:
             count = library.thread_count(threads)
         except ModelError as error:
             raise UsageError(str(error)) from None
-        return CBench(self.cpu, count, works_alone)
+        return CBench(self.cpu, count, works_alone, fast=self.fast)
 
     def _carry_out(
         self, kernel: Kernel, taken: frozenset[str], number: int, wanted: Choice = UNDECIDED
