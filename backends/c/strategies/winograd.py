@@ -1,8 +1,8 @@
 """Winograd's convolutions: fewer products, for more sums.
 
 A convolution with a kernel of 3 x 3 and a stride of 1 makes 2 x 2 (or, where numerics are "fast",
-4 x 4) outputs of a channel from 4 x 4 (6 x 6) transformed inputs: 16 products where there were 36. The
-gradient of the input is the same with the kernel turned around.
+4 x 4) outputs of a channel from 4 x 4 (6 x 6) transformed inputs: 16 products where there were 36.
+The gradient of the input is the same with the kernel turned around.
 
 A column is one vector: the same tile of neighbouring examples or, where the batch is smaller than a
 vector and divides it, neighbouring tiles of all examples. Threads share out blocks of columns. For
