@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from ...errors import InternalError, UnsupportedError, UsageError
 from ...ir.dims import Size
+from ...ir.dtypes import DType
 from ...ir.kernel.capabilities import Capabilities
 from ...ir.kernel.choices import UNDECIDED, Choice, Made, neighbours
 from ...ir.kernel.kernel import Kernel, KernelProgram
@@ -28,10 +29,10 @@ from .loading import opened
 from .options import Options, parse
 from .printer import RESERVED, word
 from .self_test import TOLERANCES, self_test
-from .sharing import shared
+from .sharing import numbered, shared
 from .source import Source, comment_text, print_source
 from .standalone import print_entries, print_header
-from .strategies import carry_out
+from .strategies import carry_out, carry_out_pair, pairs
 
 __all__ = ["FORMAT", "SELF_TEST", "CBackend"]
 
@@ -58,18 +59,24 @@ CAPABILITIES = Capabilities(
     bundle_bytes=256 * 1024,
 )  # fmt: skip
 
+#: relative errors that numerics "fast" may make, by dtype
+FAST = {"f32": 1e-3, "f64": 1e-8}
+
 
 class CBackend:
     """Implements ``backends.base.Backend`` for one instruction set."""
 
     name = "c"
     capabilities = CAPABILITIES
+    precision = "f32"
     shipped: Choices = NO_CHOICES
-    tolerances: Mapping[str, float] = MappingProxyType({})
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, fast: bool = False) -> None:
         self.options = options
         self.cpu = options.cpu
+        #: numerics "fast": see docs/c.md
+        self.fast = fast
+        self.tolerances: Mapping[str, float] = MappingProxyType(FAST if fast else {})
         #: loop programs of kernels that were carried out, for all that are equal
         self._made: dict[object, LoopKernel] = {}
 
@@ -88,8 +95,13 @@ class CBackend:
         self, program: KernelProgram, choices: Choices = NO_CHOICES
     ) -> tuple[Sequence[LoopKernel], Mapping[int, Sequence[Buffer]]]:
         taken = _names(program)
+        lanes, registers = self.cpu.lanes, self.cpu.registers
+        done: dict[int, LoopKernel] = {}
+        for i, j in pairs(program, lanes).items():
+            both = carry_out_pair(program.kernels, (i, j), lanes, registers, taken)
+            done[i], done[j] = (numbered(k, n, taken) for k, n in zip(both, (i, j), strict=True))
         kernels = [
-            self._carry_out(k, taken, n, chosen_for(k, choices))
+            done[n] if n in done else self._carry_out(k, taken, n, chosen_for(k, choices))
             for n, k in enumerate(program.kernels)
         ]
         return kernels, {k: x.scratch for k, x in enumerate(kernels) if x.scratch}
@@ -98,6 +110,9 @@ class CBackend:
         self, program: KernelProgram, number: int, around: Choice = UNDECIDED
     ) -> Sequence[LoopKernel]:
         taken, kernel = _names(program), program.kernels[number]
+        together = pairs(program, self.cpu.lanes)
+        if number in together or number in together.values():
+            return [self._carry_out(kernel, taken, number)]
         return neighbours(lambda c: self._carry_out(kernel, taken, number, c), around)
 
     def estimate(self, program: KernelProgram, made: Made) -> float:
@@ -116,16 +131,21 @@ class CBackend:
             count = library.thread_count(threads)
         except ModelError as error:
             raise UsageError(str(error)) from None
-        return CBench(self.cpu, count, works_alone)
+        return CBench(self.cpu, count, works_alone, fast=self.fast)
 
     def _carry_out(
         self, kernel: Kernel, taken: frozenset[str], number: int, wanted: Choice = UNDECIDED
     ) -> LoopKernel:
         def make(formal: Kernel, names: frozenset[str]) -> LoopKernel:
             words = RESERVED | names | {word(n) for n in names}
-            return carry_out(formal, self.cpu.lanes, self.cpu.registers, words, wanted)
+            return carry_out(
+                formal, self.cpu.lanes, self.cpu.registers, words, wanted, fast=self.fast
+            )
 
         return shared(self._made, kernel, number, make, taken, wanted)
+
+    def launching(self, program: KernelProgram, kernels: Sequence[object]) -> None:
+        """Kernels are called one after the other."""
 
     def print(
         self,
@@ -147,6 +167,7 @@ class CBackend:
             tables=(f"NEEDS = {self.cpu.needs!r}\nTHREADS = ctypes.c_int(1)",),
             imports=("ctypes",),
             start=_START,
+            steps=max(f.steps for f in functions),
         )  # fmt: skip
         if not self.options.built:
             return {"model.py": module, "model.c": source.text}
@@ -186,10 +207,11 @@ class CBackend:
         command = compiler()
         assert command is not None
         flags = (*compiler_flags(command, self.cpu), *self.options.flags)
+        parts = TOLERANCES | {DType(n): part for n, part in self.tolerances.items()}
         with opened(built) as loaded:
             done = self_test(
                 loaded, self._placed(functions, leaves, Literals()), memory_bytes, self.cpu.lanes,
-                " ".join((*command, *flags)), TOLERANCES,
+                " ".join((*command, *flags)), parts,
             )  # fmt: skip
         return {"tested": True, "kernels": done.kernels, "sizes": done.sizes}
 
@@ -250,7 +272,9 @@ class CBackend:
                 staged.append(self._carry_out(kernel, taken | {given.name}, number))
             found.append(
                 Function(f.name, f.program, (*staged, *kernels), buffers, places, f.peak,
-                         pays(f.program))
+                         pays(f.program),
+                         {a + len(staged): b + len(staged)
+                          for a, b in pairs(f.program, self.cpu.lanes).items()})
             )  # fmt: skip
         return found
 
@@ -295,7 +319,7 @@ def _bind(f: PlannedFunction, memory: Mapping[str, int]) -> FunctionText:
         lines += [f"        {t}," for t in table]
         lines.append("    }")
     dims = _tuple(list(names.values()))
-    lines.append(f"    run = entry({f.name!r}, arena, memory, {dims}, {len(f.program.inputs)})")
+    lines.append(f"    run = entry({f.name!r}, arena, memory, {dims}, [*inputs.values()])")
     lines.append("    return run, inputs, outputs")
     return FunctionText(
         "\n".join(lines),

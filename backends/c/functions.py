@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from ...ir.dims import Size, hint, product
@@ -59,6 +59,8 @@ class Function:
     peak: Size
     #: a C condition under which several threads are faster than one
     parallel: str = "1"
+    #: kernels that do some of a later one's work, by number, and that one
+    pairs: Mapping[int, int] = field(default_factory=dict)
 
     def actual(self, kernel: LoopKernel, buffer: str) -> str:
         """The buffer that a name in the kernel's phases stands for."""

@@ -19,6 +19,7 @@ from ...ir.kernel.loops import (
     Let,
     LetLoad,
     Load,
+    Prefetch,
     Ramp,
     Reduce,
     Statement,
@@ -35,10 +36,10 @@ auto break case char const continue default do double else enum extern float for
 inline int long register restrict return short signed sizeof static struct switch typedef
 union unsigned void volatile while asm typeof linux unix i386 main errno stdin stdout stderr
 signgam L r chunks arena memory dims inputs threads next f32 f64 i32 i64 flag least most
-quotient remainder_of take thread item piece pieces pieces_of piece_start barrier relax
+quotient remainder_of take thread item piece pieces pieces_of piece_start complete relax
 first ramp philox pool Run Counter EOF NULL NAN INFINITY HUGE_VAL INLINE PIN ACCESS PARTS
 EACH BASICS LIBM RAMP TRANSPOSE MAX_THREADS RAND_MAX INT32_MIN INT64_MIN INT64_C assert true
-false bool KERNEL PHASE PHASES ALL SPLIT STAMP STAMPS APART phase
+false bool KERNEL PHASE PHASES ALL SPLIT STAMP STAMPS APART phase UNSTAMP alone mine own
 """
 RESERVED = frozenset(_WORDS.split())
 
@@ -146,6 +147,9 @@ class Body:
                 say(f"{indent}{s.acc} += {s.a} * {s.b};")
             case Combine():
                 say(f"{indent}{s.acc} = {self._combine(s)};")
+            case Prefetch():
+                at = self._address(s.buffer, s.index)
+                say(f"{indent}__builtin_prefetch({at}, 0, 2);")
             case Ramp():
                 kind = TYPES[s.dtype]
                 say(f"{indent}const v{kind} {s.name} = "

@@ -26,7 +26,7 @@ from ...ir.kernel import anchors
 from ...ir.kernel.evaluate import cost_of, elements_of, stored
 from ...ir.kernel.kernel import Kernel, Region
 from ...ir.kernel.loops import LoopKernel
-from ...ir.kernel.memory import Access, Space
+from ...ir.kernel.memory import Access, Buffer, Space
 from .functions import Base, Function
 
 __all__ = ["TOLERANCES", "SelfTest", "self_test"]
@@ -34,7 +34,7 @@ __all__ = ["TOLERANCES", "SelfTest", "self_test"]
 Array = npt.NDArray[Any]
 
 #: largest difference from the definition, by dtype, as a part of the largest element
-TOLERANCES: Mapping[DType, float] = {DType.F32: 1e-4, DType.F64: 1e-9}
+TOLERANCES: dict[DType, float] = {DType.F32: 1e-4, DType.F64: 1e-9}
 
 #: threads whose shares a kernel's work is cut into
 _THREADS = 3
@@ -94,19 +94,26 @@ def self_test(
         dims = _sizes(f, lanes)
         bench = _Bench(library, f, dims, memory, tolerances)
         phase = 0
+        spans = []
         for kernel in f.kernels:
-            phases = range(phase, phase + len(kernel.phases))
-            phase += len(kernel.phases)
+            spans.append(range(phase, phase + len(kernel.phases)))
+            phase = spans[-1].stop
+        for number, kernel in enumerate(f.kernels):
+            if number in f.pairs.values():
+                continue  # with the kernel that does some of its work
+            group = [(kernel, spans[number])]
+            if number in f.pairs:
+                group.append((f.kernels[f.pairs[number]], spans[f.pairs[number]]))
             budget = _READ_AGAIN if id(kernel.phases) in seen else _READ
             seen.add(id(kernel.phases))
             try:
                 try:
-                    bench.test(kernel, phases, budget, seed=0)
+                    bench.test(group, budget, seed=0)
                 except _MismatchError as wrong:
                     if not wrong.rounding:
                         raise
                     # it can turn a comparison that is nearly a tie; not twice
-                    bench.test(kernel, phases, budget, seed=1)
+                    bench.test(group, budget, seed=1)
             except _MismatchError as wrong:
                 raise InternalError(
                     f"kernel {kernel.kernel.name!r} of {f.name} does not compute what it means",
@@ -179,37 +186,46 @@ class _Bench:
         size = max(evaluate(buffer.size, self.dims), least)
         return base[start : start + size * dtype.itemsize].view(dtype)
 
-    def views(self, kernel: LoopKernel) -> dict[str, Array]:
-        """All buffers of a kernel. A bundle of updates goes on into the parameters behind."""
-        least = {b.name: 0 for b in kernel.scratch}
-        for access in (*kernel.kernel.reads(), *kernel.kernel.writes()):
-            shape = [evaluate(n, self.dims) for n in access.shape]
-            last = [np.asarray(n - 1) for n in shape]
-            size = int(elements_of(access, self.dims, last)) + 1 if 0 not in shape else 0
-            least[access.buffer] = max(least.get(access.buffer, 0), size)
+    def views(self, kernels: Sequence[Kernel], scratch: Sequence[Buffer]) -> dict[str, Array]:
+        """All buffers of kernels. A bundle of updates goes on into the parameters behind."""
+        least = {b.name: 0 for b in scratch}
+        for kernel in kernels:
+            for access in (*kernel.reads(), *kernel.writes()):
+                shape = [evaluate(n, self.dims) for n in access.shape]
+                last = [np.asarray(n - 1) for n in shape]
+                size = int(elements_of(access, self.dims, last)) + 1 if 0 not in shape else 0
+                least[access.buffer] = max(least.get(access.buffer, 0), size)
         return {name: self.view(name, size) for name, size in least.items()}
 
-    def test(self, kernel: LoopKernel, phases: range, budget: int, seed: int) -> None:
-        """Run the phases and compare. Raises _MismatchError."""
-        k = kernel.kernel
-        reads = dict.fromkeys(a.buffer for a in k.reads())
-        writes = dict.fromkeys(a.buffer for a in k.writes())
-        scratch = [b.name for b in kernel.scratch]
-        views = self.views(kernel)
-        for name in (*writes, *scratch):
-            if name not in reads:
-                views[name].view(np.uint8)[:] = _GARBAGE
-        self.fill(k, {n: views[n] for n in reads}, seed)
-        expected = list(self.expected(k, views, budget, seed))
-        around = [(part, part.copy()) for part in self.around([*writes, *scratch], views)]
-        self.run(views, phases)
-        for part, before in around:
-            if not np.array_equal(part, before):
-                raise _MismatchError("it writes outside its results")
-        for access, index, wanted in expected:
-            self.compare(access, views[access.buffer][index], wanted)
+    def test(self, group: Sequence[tuple[LoopKernel, range]], budget: int, seed: int) -> None:
+        """Run kernels, of which none reads what another writes, phase by phase, and compare.
 
-    def run(self, views: Mapping[str, Array], phases: range) -> None:
+        Raises _MismatchError.
+        """
+        kernels = [k.kernel for k, _ in group]
+        reads = dict.fromkeys(a.buffer for k in kernels for a in k.reads())
+        writes = dict.fromkeys(a.buffer for k in kernels for a in k.writes())
+        common = self.views(kernels, ())
+        for name in writes:
+            if name not in reads:
+                common[name].view(np.uint8)[:] = _GARBAGE
+        self.fill(kernels, {n: common[n] for n in reads}, seed)
+        expected = [list(self.expected(k, common, budget, seed)) for k in kernels]
+        for (kernel, phases), wanted in zip(group, expected, strict=True):
+            # scratch of a later kernel may lie where this one's is, or its results
+            views = self.views(kernels, kernel.scratch)
+            scratch = [b.name for b in kernel.scratch]
+            for name in scratch:
+                views[name].view(np.uint8)[:] = _GARBAGE
+            around = [(part, part.copy()) for part in self.around([*writes, *scratch], views)]
+            self.run(views, phases)
+            for part, before in around:
+                if not np.array_equal(part, before):
+                    raise _MismatchError("it writes outside its results")
+            for access, index, values in wanted:
+                self.compare(access, views[access.buffer][index], values)
+
+    def run(self, views: Mapping[str, Array], phases: Sequence[int]) -> None:
         pools = [self.arena, self.memory, *self.inputs.values()]
         with self.shade.over(pools, list(views.values())):
             for phase in phases:
@@ -223,11 +239,11 @@ class _Bench:
 
     # -- operands ------------------------------------------------------------------------------
 
-    def fill(self, kernel: Kernel, views: Mapping[str, Array], seed: int) -> None:
-        """Random operands that the kernel's operations are defined for."""
-        ops = {i.op for r in _regions(kernel) for i in r.program.instrs}
+    def fill(self, kernels: Sequence[Kernel], views: Mapping[str, Array], seed: int) -> None:
+        """Random operands that the kernels' operations are defined for."""
+        ops = {i.op for k in kernels for r in _regions(k) for i in r.program.instrs}
         pools = _pools(seed, _kind(ops))
-        indices = _index_limits(kernel, self.dims)
+        indices = {n: limit for k in kernels for n, limit in _index_limits(k, self.dims).items()}
         for number, (name, view) in enumerate(views.items()):
             buffer = self.f.buffers[name]
             if buffer.space is Space.LITERAL:
@@ -236,8 +252,9 @@ class _Bench:
             if name in indices:
                 pool = (pools[DType.I64] * 7919 + 13) % indices[name]
             _repeat(view, pool[number * 7919 % _PERIOD :])
-        if isinstance(kernel.anchor, anchors.WindowMaxScatter | anchors.WindowMaxGather):
-            self._maxima(kernel, views)
+        for kernel in kernels:
+            if isinstance(kernel.anchor, anchors.WindowMaxScatter | anchors.WindowMaxGather):
+                self._maxima(kernel, views)
 
     def _maxima(self, kernel: Kernel, views: Mapping[str, Array]) -> None:
         """The operand that holds the windows' maxima, from the image."""

@@ -17,7 +17,7 @@ from ...ir.kernel.kernel import Kernel, Region
 from ...ir.kernel.loops import LoopKernel
 from ...ir.kernel.memory import Access
 
-__all__ = ["formal_kernel", "kernel_dims", "shared"]
+__all__ = ["formal_kernel", "kernel_dims", "numbered", "shared"]
 
 
 def formal_kernel(kernel: Kernel) -> tuple[Kernel, tuple[tuple[str, str], ...]]:
@@ -87,11 +87,17 @@ def shared(
     if found is None:
         names = frozenset(b for b, _ in arguments) | frozenset(kernel_dims(formal))
         found = made[key] = make(formal, names)
+    return numbered(replace(found, kernel=kernel, arguments=arguments), number, taken)
+
+
+def numbered(made: LoopKernel, number: int, taken: frozenset[str]) -> LoopKernel:
+    """The loop program with names of its own in the function for its scratch memory."""
     scratch = []
-    for buffer in found.scratch:
+    arguments = made.arguments
+    for buffer in made.scratch:
         name = f"{buffer.name}_{number}"
         while name in taken:
             name += "_"
         scratch.append(replace(buffer, name=name))
         arguments = (*arguments, (buffer.name, name))
-    return replace(found, kernel=kernel, scratch=tuple(scratch), arguments=arguments)
+    return replace(made, scratch=tuple(scratch), arguments=arguments)

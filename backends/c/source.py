@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ...ir.dims import Dim
 from ...ir.kernel.loops import (
@@ -17,6 +17,7 @@ from ...ir.kernel.loops import (
     LoopKernel,
     Parallel,
     Phase,
+    Prefetch,
     Ramp,
     Reduce,
     Statement,
@@ -111,7 +112,8 @@ class _Kernels:
         texts, calls = [], []
         for part, phase in enumerate(kernel.phases):
             symbol = f"{f.name}_{number}" + (f"_{part}" if len(kernel.phases) > 1 else "")
-            text, formals, dims = _phase(f, kernel, phase, symbol)
+            sizes = f.program.dims if number in f.pairs else kernel_dims(kernel.kernel)
+            text, formals, dims = _phase(f, kernel, phase, symbol, sizes)
             comments = []
             if part == 0:
                 comments.append(f"/* {number}: {comment_text(kernel.kernel.name)} "
@@ -128,15 +130,26 @@ class _Kernels:
         self.known[id(kernel.phases)] = calls
         return texts
 
-    def calls(self, f: Function, kernel: LoopKernel, first: int) -> Iterator[str]:
-        """A call for each phase; ``first`` is the number of the first one in the function."""
-        for number, (symbol, formals, dims) in enumerate(self.known[id(kernel.phases)], first):
-            arguments = ["r", "thread", str(number), *(word(d.name) for d in dims)]
+    def steps(self, f: Function, kernel: LoopKernel) -> Iterator[_Step]:
+        """What calls each phase."""
+        known = self.known[id(kernel.phases)]
+        for phase, (symbol, formals, dims) in zip(kernel.phases, known, strict=True):
+            arguments = [word(d.name) for d in dims]
             for formal in formals:
                 actual = f.actual(kernel, formal)
                 kind = TYPES[f.buffers[actual].dtype]
                 arguments.append(f"({kind} *)({f.places[actual].print()})")
-            yield f"{symbol}({', '.join(arguments)})"
+            yield _Step(symbol, arguments, phase.alone)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A call of a phase; with up to ``alone`` times the typical sizes it has little work."""
+
+    symbol: str
+    arguments: Sequence[str]
+    alone: float
+    comment: str = ""
 
 
 def print_source(head: str, functions: Sequence[Function], literals: Literals) -> Source:
@@ -156,7 +169,7 @@ def print_source(head: str, functions: Sequence[Function], literals: Literals) -
 
 
 def _phase(
-    f: Function, kernel: LoopKernel, phase: Phase, symbol: str
+    f: Function, kernel: LoopKernel, phase: Phase, symbol: str, sizes: Mapping[str, Dim]
 ) -> tuple[KernelText, list[str], list[Dim]]:
     work = phase.work
     own = {b.name for b in phase.private}
@@ -164,7 +177,7 @@ def _phase(
     written = _written(work.body)
     # parameters are called like the first caller's buffers, unless that means something here
     taken = RESERVED | own | {work.name} | set(_defined(work.body))
-    taken |= set(kernel_dims(kernel.kernel))
+    taken |= set(sizes)
     if work.split is not None:
         taken |= {work.split.lo, work.split.hi}
     names: dict[str, str] = {}
@@ -180,11 +193,12 @@ def _phase(
     ]
     body.lines += _chunks(work)
     body.block(work.body, "        ")
-    body.lines.append("    }")
+    total = "chunks" if work.split is None else "chunks * pieces"
+    body.lines += ["    }", f"    complete(r, phase, mine, {total});"]
     text = "\n".join(body.lines)
     # a phase may read fewer sizes than its kernel: a call names what it needs
     tokens = set(re.findall(r"\w+", text))
-    dims = [d for n, d in kernel_dims(kernel.kernel).items() if word(n) in tokens]
+    dims = [d for n, d in sizes.items() if word(n) in tokens]
     parameters = ["Run *r", "int thread", "int phase", *(f"long {word(d.name)}" for d in dims)]
     for formal in formals:
         kind = TYPES[f.buffers[f.actual(kernel, formal)].dtype]
@@ -195,15 +209,17 @@ def _phase(
 
 def _chunks(work: Parallel) -> list[str]:
     """The head of the loop over a phase's chunks."""
-    lines = [f"    const long chunks = {print_bound(work.count)};"]
+    lines = [f"    const long chunks = {print_bound(work.count)};", "    long mine = 0;"]
     if work.split is None:
-        take = "take(r, phase, thread, chunks)"
-        return [*lines, f"    for (long {work.name}; ({work.name} = {take}) >= 0;) {{"]
+        take = f"take(r, phase, thread, chunks, {work.name})"
+        head = f"    for (long {work.name} = -1; ({work.name} = {take}) >= 0; mine++) {{"
+        return [*lines, head]
     size = print_size(work.split.size)
+    take = "take(r, phase, thread, chunks * pieces, item)"
     return [
         *lines,
         f"    const long pieces = pieces_of({size}, r->threads);",
-        "    for (long item; (item = take(r, phase, thread, chunks * pieces)) >= 0;) {",
+        f"    for (long item = -1; (item = {take}) >= 0; mine++) {{",
         f"        const long {work.name} = item % chunks, piece = item / chunks;",
         f"        const long {work.split.lo} = piece_start({size}, piece, pieces);",
         f"        const long {work.split.hi} = piece_start({size}, piece + 1, pieces);",
@@ -221,13 +237,13 @@ def _function(f: Function, kernels: _Kernels) -> str:
         *(f"    (void){d};" for d in ["r", "thread", *dims]),
         f"    STAMP({name}_stamps, 0);",
     ]
-    phase = 0
+    steps: list[_Step] = []
     for number, kernel in enumerate(f.kernels):
-        lines.append(f"    /* {number}: {comment_text(kernel.kernel.name)} */")
-        for call in kernels.calls(f, kernel, phase):
-            lines.append(f"    PHASE(r, {phase}, {call});")
-            phase += 1
-            lines.append(f"    STAMP({name}_stamps, {phase});")
+        comment = f"/* {number}: {comment_text(kernel.kernel.name)} */"
+        for step in kernels.steps(f, kernel):
+            steps.append(replace(step, comment=comment))
+            comment = ""
+    lines += _calls(f, steps)
     lines += ["}", ""]
     gap = " " * (11 + len(name))
     lines += [
@@ -237,10 +253,10 @@ def _function(f: Function, kernels: _Kernels) -> str:
         *(f"    (void){d};" for d in dims),
         f"    if (!({f.parallel})) threads = 1;",
         "    if (threads > MAX_THREADS) threads = MAX_THREADS;",
-        f"    Counter next[{max(phases, 1)} * threads];",
+        f"    Counter next[{2 * max(phases, 1)} * (threads + 1)];",
         "    memset(next, 0, sizeof next);",
-        "    Run r = {arena, memory, dims, inputs, next, threads, ALL, {0}, {0}, 0, "
-        f"{name}_body}};",
+        f"    UNSTAMP({name}_stamps);",
+        f"    Run r = {{arena, memory, dims, inputs, next, threads, ALL, 0, {name}_body}};",
         "    run_parallel(&r);",
         "    return atomic_load(&r.error);",
         "}",
@@ -248,6 +264,55 @@ def _function(f: Function, kernels: _Kernels) -> str:
         f"PHASES({name}, {max(phases, 1)})",
     ]
     return "\n".join(lines)
+
+
+def _calls(f: Function, steps: Sequence[_Step]) -> list[str]:
+    """The calls of all phases; those with little work in a row go to one thread together."""
+    lines: list[str] = []
+
+    def call(number: int, run: str, thread: str, indent: str) -> None:
+        step = steps[number]
+        if step.comment:
+            lines.append(f"{indent}{step.comment}")
+        arguments = ", ".join([run, thread, str(number), *step.arguments])
+        lines.append(f"{indent}PHASE(r, {number}, {step.symbol}({arguments}));")
+        lines.append(f"{indent}STAMP({f.name}_stamps, {number + 1});")
+
+    start = 0
+    while start < len(steps):
+        stop = start
+        while stop < len(steps) and steps[stop].alone:
+            stop += 1
+        if stop == start:
+            call(start, "r", "thread", "    ")
+            start += 1
+            continue
+        section = len(steps) + start  # its counters: those of phases are used otherwise
+        most = min(step.alone for step in steps[start:stop])
+        lines.append(f"    if ({_at_most(f, most)}) {{")
+        lines.append(f"        const int mine = take(r, {section}, thread, 1, -1) == 0;")
+        lines.append("        if (mine) {")
+        lines.append("            Run own = alone(r);")
+        for number in range(start, stop):
+            call(number, "&own", "0", "            ")
+        lines.append("            if (atomic_load(&own.error)) atomic_store(&r->error, 1);")
+        lines.append("        }")
+        lines.append(f"        complete(r, {section}, mine, 1);")
+        lines.append("    } else {")
+        for number in range(start, stop):
+            call(number, "r", "thread", "        ")
+        lines.append("    }")
+        start = stop
+    return lines
+
+
+def _at_most(f: Function, times: float) -> str:
+    """A C condition: are the sizes at most so many times the typical ones?"""
+    typical = 1
+    for dim in f.program.dims.values():
+        typical *= dim.typical
+    size = " * ".join(["1", *(word(d) for d in f.program.dims)])
+    return f"{size} <= {int(typical * times)}" if f.program.dims else "1"
 
 
 def print_literals(literals: Literals) -> str:
@@ -266,7 +331,7 @@ def _buffers(body: Sequence[Statement]) -> set[str]:
     found: set[str] = set()
     for s in body:
         match s:
-            case Load() | Store() | LetLoad():
+            case Load() | Store() | LetLoad() | Prefetch():
                 found.add(s.buffer)
             case Transpose():
                 found |= {s.source, s.target}
