@@ -141,6 +141,10 @@ def explain(
         out.print(table)
         if program.gpu_kernels:
             out.print(_gpu_table(program.gpu_kernels))
+        if report["launching"]:
+            how = report["launching"]
+            out.print(f"{how['form']} ({how['launches']} launches, {how['stages']} stages): "
+                      f"{how['reason']}", markup=False)  # fmt: skip
         sizes = ", ".join(f"{n}={v}" for n, v in report["dims"].items())
         out.print(
             f"{wanted} at {sizes or 'fixed sizes'}: {report['kernels_before_fusion']} kernels "

@@ -2,7 +2,7 @@
 
 Candidates are what differs in one decision from the best choice so far (``Backend.candidates``),
 those first of which the cost model expects most. They are built together, run in turns with all
-others of their batch, and compared by medians. A choice is taken if it is clearly faster twice,
+others of their batch, and compared by the medians of their faster runs. A choice is taken if it is clearly faster twice,
 and its results are those of the cost model's choice within the tolerance.
 """
 
@@ -251,7 +251,10 @@ class Tuner:
     def _medians(
         self, built: Sequence[Timed], who: Sequence[tuple[int, int]]
     ) -> dict[tuple[int, int], float]:
-        """Median seconds of some ways that run in turns, so that a slow moment meets them all."""
+        """Seconds of some ways that run in turns, so that a slow moment meets them all.
+
+        The median of the faster half of each one's runs: what disturbs a run makes it longer.
+        """
         times: dict[tuple[int, int], list[float]] = {pair: [] for pair in who}
         for pair in who:
             built[pair[0]].seconds(pair[1])  # memory is touched, and threads are awake
@@ -261,7 +264,8 @@ class Tuner:
                 times[pair].append(built[pair[0]].seconds(pair[1]))
             if turn + 1 >= LEAST_RUNS and self.clock() - started >= RUN_SECONDS:
                 break
-        return {pair: statistics.median(found) for pair, found in times.items()}
+        halves = {pair: sorted(found)[: -(-len(found) // 2)] for pair, found in times.items()}
+        return {pair: statistics.median(half) for pair, half in halves.items()}
 
     def _judge(
         self, task: Task, ways: Sequence[Made], times: Sequence[float], built: Timed

@@ -457,11 +457,15 @@ INLINE long piece_start(long size, long piece, long pieces) {
     return start < size ? start : size;
 }
 
-/* With PROFILE defined a function notes the time, in nanoseconds, before and after each phase. */
+/* With PROFILE defined a function notes the time, in nanoseconds, before it calls the threads and after
+ * each phase. The first thread does so: a late one may find its work done already. */
 #ifdef PROFILE
 #include <time.h>
 #define STAMPS(name, count) atomic_long name[count];
-#define STAMP(name, k) atomic_store_explicit(&name[k], nanoseconds(), memory_order_relaxed)
+#define STAMP(name, k)                                                                            \
+    do {                                                                                          \
+        if (thread == 0) atomic_store_explicit(&name[k], nanoseconds(), memory_order_relaxed);    \
+    } while (0)
 INLINE long nanoseconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -469,7 +473,7 @@ INLINE long nanoseconds(void) {
 }
 #else
 #define STAMPS(name, count)
-#define STAMP(name, k) ((void)0)
+#define STAMP(name, k) ((void)(thread))
 #endif
 
 static struct {

@@ -354,7 +354,6 @@ def print_function(
         f"STAMPS({name}_stamps, {phases + 1})",
         f"static void {name}_body(Run *r, int thread) {{",
         "    (void)r, (void)thread;",
-        f"    STAMP({name}_stamps, 0);",
         *calls,
         "}",
     ]
@@ -371,6 +370,7 @@ def print_function(
         "    memset(next, 0, sizeof next);\n"
         "    Run r = {arena, memory, dims, inputs, next, threads, {0}, {0}, 0, "
         f"{name}_body}};\n"
+        f"    const int thread = 0;\n    STAMP({name}_stamps, 0);\n"
         "    run_parallel(&r);\n"
         "    return atomic_load(&r.error);\n}"
     )

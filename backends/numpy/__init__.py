@@ -83,6 +83,9 @@ class NumpyBackend:
             hint="NumPy's own routines choose their tiles",
         )  # fmt: skip
 
+    def launching(self, program: KernelProgram, kernels: Sequence[object]) -> None:
+        """Kernels are called one after the other."""
+
     def print(
         self,
         title: str,
@@ -97,5 +100,7 @@ class NumpyBackend:
             texts.append(print_function(f.name, f.program, kernels, f.offsets, memory, f.peak))
         used = {"blocks"}.union(*(t.helpers for t in texts))
         helpers = [getattr(prelude, name) for name in sorted(used)]
-        module = print_module(title, texts, leaves, memory_bytes, FORMAT, helpers=helpers)
+        steps = max(f.steps for f in functions)
+        module = print_module(title, texts, leaves, memory_bytes, FORMAT, helpers=helpers,
+                              steps=steps)  # fmt: skip
         return {"model.py": module}
