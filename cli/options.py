@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ..program import Program
 
 __all__ = ["OPTIMIZER", "Json", "Loss", "ModelArg", "OptimizerOption", "Ranges", "Shapes", "Steps",
-           "Target", "default_function", "model_of", "program_of", "write_stages"]  # fmt: skip
+           "Target", "VendorLibraries", "default_function", "model_of", "program_of",
+           "write_stages"]  # fmt: skip
 
 ModelArg = Annotated[
     str,
@@ -47,6 +48,11 @@ Steps = Annotated[
         help="Training steps that train_steps carries out at a time; a GPU starts them at once.",
     ),
 ]
+VendorLibraries = Annotated[
+    str,
+    typer.Option("--vendor-libraries", metavar="on|off",
+                 help="Target triton: cuBLAS and cuDNN through torch, where they are faster."),
+]  # fmt: skip
 Loss = Annotated[
     str | None,
     typer.Option("--loss", help="Add a loss: softmax, square or logistic, or softmax:OUTPUT."),
@@ -91,11 +97,14 @@ def program_of(
     steps: int = 1,
     tune: float | None = None,
     tune_progress: Callable[[float, str], None] | None = None,
+    vendor_libraries: str = "off",
 ) -> Program:
     from ..compiler.optimizers import parse_optimizer
     from ..program import compile
     from ..solving import runs_solver, solver_optimizer
 
+    if vendor_libraries not in ("on", "off"):
+        raise UsageError("unknown --vendor-libraries", got=vendor_libraries, expected="on or off")
     # without the option a solver brings its own optimizer
     own = not optimizer and runs_solver(spec)
     return compile(
@@ -108,6 +117,7 @@ def program_of(
         seed=seed,
         tune=tune,
         tune_progress=tune_progress,
+        vendor_libraries=vendor_libraries == "on",
     )
 
 

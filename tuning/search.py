@@ -2,8 +2,8 @@
 
 Candidates are what differs in one decision from the best choice so far (``Backend.candidates``),
 those first of which the cost model expects most. They are built together, run in turns with all
-others of their batch, and compared by the medians of their faster runs. A choice is taken if it is clearly faster twice,
-and its results are those of the cost model's choice within the tolerance.
+others of their batch, and compared by the medians of their faster runs. A choice is taken if it is
+clearly faster twice, and its results are those of the usual choice within the tolerance.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ from ...ir.dtypes import DType
 from ...ir.kernel.memory import Buffer
 from ..base import Timed, Trial
 from ..trials import difference, first_numbers, generator, sizes_to_compare, text_hash
-from .launches import Launch, TritonKernel
+from .device import LibraryFunction
+from .launches import Launch, LibraryCall, TritonKernel
 from .options import Options
 from .printer import Kernels
 
@@ -183,12 +184,32 @@ class _Runs:
             if getattr(compiled, "n_spills", 0):
                 return None
             ready.append((kernel, (grid,), arguments, options))
+        made = self.trial.ways[way]
+        assert isinstance(made, TritonKernel)
+        if made.library is not None:
+            ready.insert(0, self._library(made, made.library, tensors))
 
         def start() -> None:
             for kernel, programs, given, how in ready:
                 kernel[programs](*given, **how)
 
         return start
+
+    def _library(
+        self, made: TritonKernel, call: LibraryCall, tensors: _Tensors
+    ) -> tuple[Any, tuple[int], list[Any], dict[str, Any]]:
+        """A library's call in the form of a launch."""
+        held = {**self.trial.program.buffers, **{b.name: b for b in made.scratch}}
+        views = []
+        for access in (*call.operands, call.result):
+            shape = [evaluate(n, tensors.sizes) for n in access.shape]
+            strides = [evaluate(n, tensors.sizes) for n in access.strides]
+            start = evaluate(access.offset, tensors.sizes)
+            whole = tensors.of(held[access.buffer])
+            views.append(tensors.torch.as_strided(whole, shape, strides, start))
+        tf32 = self.bench.options.precision == "tf32"
+        function = LibraryFunction(tensors.torch, call.function, tf32, dict(call.settings))
+        return function, (1,), views, {}
 
 
 class _Tensors:

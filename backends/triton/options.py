@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...errors import UnsupportedError
 
-__all__ = ["ARCHITECTURES", "PRECISIONS", "Architecture", "Options", "parse"]
+__all__ = ["ARCHITECTURES", "PRECISIONS", "VENDOR", "Architecture", "Options", "parse"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,10 @@ _MISSING = {"f16": "f16 needs loss scaling, which training steps do not have yet
 FORMS = ("launches", "persistent")
 
 
+#: lets torch carry out products and convolutions
+VENDOR = "vendor"
+
+
 @dataclass(frozen=True)
 class Options:
     """``architecture`` None: kernels are compiled when they run, for the device there is.
@@ -53,6 +57,8 @@ class Options:
     architecture: Architecture | None
     precision: str
     form: str = ""
+    #: torch may carry out products and convolutions, by cuBLAS and cuDNN
+    vendor: bool = False
 
 
 def parse(text: str) -> Options:
@@ -60,6 +66,7 @@ def parse(text: str) -> Options:
     architecture: Architecture | None = None
     precision = "f32"
     form = ""
+    vendor = False
     for word in filter(None, text.split(",")):
         if word in ARCHITECTURES:
             architecture = ARCHITECTURES[word]
@@ -67,11 +74,14 @@ def parse(text: str) -> Options:
             precision = word
         elif word in FORMS:
             form = word
+        elif word == VENDOR:
+            vendor = True
         else:
             raise UnsupportedError(
                 "unknown option of target triton",
                 got=f"triton:{text}",
-                expected=f"{', '.join((*ARCHITECTURES, *PRECISIONS, *FORMS))}, joined by commas",
+                expected=", ".join((*ARCHITECTURES, *PRECISIONS, *FORMS, VENDOR))
+                + ", joined by commas",
                 hint=_MISSING.get(word, ""),
             )
     if form == "persistent" and architecture is not None and architecture.api != "cuda":
@@ -79,4 +89,15 @@ def parse(text: str) -> Options:
             "persistent kernels are for CUDA", got=f"triton:{text}",
             hint=f"leave it out: {architecture.name} starts each kernel by itself",
         )  # fmt: skip
-    return Options(architecture, precision, form)
+    if vendor and architecture is not None:
+        raise UnsupportedError(
+            "programs compiled ahead of time have no vendor libraries", got=f"triton:{text}",
+            expected="triton, compiled where it runs, or no vendor libraries",
+            hint="cuBLAS and cuDNN are called through torch, which the artifact does not need",
+        )  # fmt: skip
+    if vendor and form == "persistent":
+        raise UnsupportedError(
+            "a persistent kernel cannot call vendor libraries", got=f"triton:{text}",
+            hint="leave one of the two out",
+        )  # fmt: skip
+    return Options(architecture, precision, form, vendor)
