@@ -126,9 +126,9 @@ def compile_model(
 ) -> Compiled:
     """Compile a model's functions: infer, evaluate and (if it has a loss) train_step.
 
-    ``memory_limit`` is in bytes, for the arena of each function at the largest sizes.
-    ``steps_per_launch`` is how many training steps a target with launches starts at once. ``tune``
-    gives choices that the strategies' rules then do not make.
+    ``memory_limit`` is in bytes, for the arena of each function at the largest sizes. ``tune``
+    gives choices that the strategies' rules then do not make. ``steps_per_launch`` is how many
+    training steps a target with launches starts at once.
     Raises MemoryLimitError, UnsupportedError, UsageError, or what the passes raise.
     """
     chosen = backend(target)
@@ -175,24 +175,6 @@ def compile_model(
                     steps_per_launch, choices)  # fmt: skip
 
 
-def _decided(function: Function, chosen: Backend, choices: Choices) -> Function:
-    """The function with its kernels carried out as a table says."""
-    kernels, launching, plan = _carried_out(function.program, chosen, choices, function.steps)
-    return replace(function, kernels=kernels, launching=launching, plan=plan)
-
-
-def _carried_out(
-    program: KernelProgram, chosen: Backend, choices: Choices, steps: int
-) -> tuple[Sequence[Made], Launching | None, MemoryPlan]:
-    """The backend's kernels, how they are started, and where their memory lies."""
-    kernels, scratch = chosen.select(program, choices)
-    launching = chosen.launching(program, kernels)
-    # a target without several steps in a launch carries them out one after the other
-    at_once = steps if chosen.capabilities.several_steps else 1
-    plan = plan_memory(program, scratch, launching.spans if launching else None, at_once)
-    return kernels, launching, plan
-
-
 def _check_steps(steps: int, wanted: Sequence[str]) -> None:
     if not 1 <= steps <= MOST_STEPS:
         raise UsageError("not a number of steps", got=steps, expected=f"1..{MOST_STEPS}")
@@ -201,6 +183,23 @@ def _check_steps(steps: int, wanted: Sequence[str]) -> None:
             "steps_per_launch is for training steps", got=f"functions {', '.join(wanted)}",
             hint="compile train_step too, which needs a loss",
         )  # fmt: skip
+
+
+def _decided(function: Function, chosen: Backend, choices: Choices) -> Function:
+    """The function with its kernels carried out as a table says."""
+    kernels, launching, plan = _select(function.program, chosen, choices, function.steps)
+    return replace(function, kernels=kernels, launching=launching, plan=plan)
+
+
+def _select(
+    program: KernelProgram, chosen: Backend, choices: Choices, steps: int
+) -> tuple[Sequence[Made], Launching | None, MemoryPlan]:
+    """How each kernel is carried out, how all of them are started, and where buffers lie then."""
+    kernels, scratch = chosen.select(program, choices)
+    launching = chosen.launching(program, kernels)
+    at_once = steps if chosen.capabilities.several_steps else 1
+    plan = plan_memory(program, scratch, launching.spans if launching else None, at_once)
+    return kernels, launching, plan
 
 
 def _single(
@@ -340,10 +339,10 @@ def _lower(
         program = bundle_updates(program, chosen.capabilities.bundle_bytes)
     program = share_buffers(program)
     started = _count(seconds, "lower", started)
-    kernels, launched, plan = _carried_out(program, chosen, NO_CHOICES, steps)
-    _count(seconds, "select and plan memory", started)
+    kernels, launching, plan = _select(program, chosen, NO_CHOICES, steps)
+    _count(seconds, "select", started)
     return Function(
-        name, stages, graph, layouts, fusion, order, program, kernels, plan, launched, steps
+        name, stages, graph, layouts, fusion, order, program, kernels, plan, launching, steps
     )
 
 

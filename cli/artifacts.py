@@ -73,7 +73,7 @@ def compile_command(
         with tuning_bar(tune, as_json) as progress:
             program = program_of(
                 model, target, shape, range_, optimizer, function, memory_limit, seed, loss,
-                steps_per_launch, tune, progress, vendor_libraries,
+                tune, progress, steps_per_launch, vendor_libraries,
             )  # fmt: skip
         compiled = time.perf_counter() - started
         if emit == "source":

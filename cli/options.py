@@ -94,9 +94,9 @@ def program_of(
     memory_limit: str | None,
     seed: int,
     loss: str | None = None,
-    steps: int = 1,
     tune: float | None = None,
     tune_progress: Callable[[float, str], None] | None = None,
+    steps: int = 1,
     vendor_libraries: str = "off",
 ) -> Program:
     from ..compiler.optimizers import parse_optimizer

@@ -90,7 +90,7 @@ def train(
 
         started = time.perf_counter()
         program = program_of(model, target, shape, range_, optimizer, None, None, seed, loss,
-                             steps_per_launch)  # fmt: skip
+                             steps=steps_per_launch)  # fmt: skip
         compile_seconds = time.perf_counter() - started
         dataset = load_data(data or "digits")
         source = ModelData.of(program.compiled.model, dataset, batch, seed)

@@ -66,6 +66,9 @@ class NumpyBackend:
         kernels = [carry_out(kernel, buffers) for kernel in program.kernels]
         return kernels, {k: a.scratch for k, a in enumerate(kernels) if a.scratch}
 
+    def launching(self, program: KernelProgram, kernels: Sequence[object]) -> None:
+        """Kernels are called one after the other."""
+
     def candidates(
         self, program: KernelProgram, number: int, around: Choice = UNDECIDED
     ) -> Sequence[ArrayKernel]:
@@ -82,9 +85,6 @@ class NumpyBackend:
             "target numpy has nothing to tune", expected="c, or triton on a machine with a GPU",
             hint="NumPy's own routines choose their tiles",
         )  # fmt: skip
-
-    def launching(self, program: KernelProgram, kernels: Sequence[object]) -> None:
-        """Kernels are called one after the other."""
 
     def print(
         self,

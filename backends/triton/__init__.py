@@ -102,6 +102,11 @@ class TritonBackend:
                 kernels.append(self._carry_out(program, number, wanted))
         return kernels, {k: x.scratch for k, x in enumerate(kernels) if x.scratch}
 
+    def launching(self, program: KernelProgram, kernels: Sequence[object]) -> Launching:
+        """All kernels as phases of one, or each by itself."""
+        mine = [k for k in kernels if isinstance(k, TritonKernel)]
+        return decide(program, mine, self.options)
+
     def candidates(
         self, program: KernelProgram, number: int, around: Choice = UNDECIDED
     ) -> Sequence[TritonKernel]:
@@ -129,11 +134,6 @@ class TritonBackend:
     def _carry_out(self, program: KernelProgram, number: int, wanted: Choice) -> TritonKernel:
         kernel = program.kernels[number]
         return carry_out(Context(kernel, program.buffers, self.options, number, Picks(wanted)))
-
-    def launching(self, program: KernelProgram, kernels: Sequence[object]) -> Launching:
-        """All kernels as phases of one, or each by itself."""
-        mine = [k for k in kernels if isinstance(k, TritonKernel)]
-        return decide(program, mine, self.options)
 
     def print(
         self,

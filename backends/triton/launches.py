@@ -139,6 +139,11 @@ class Persistent:
         return max(p.launch.stages for p in self.phases)
 
     @property
+    def tiling(self) -> str:
+        """What it is made of."""
+        return f"{len(self.phases)} phases in {self.barriers + 1} stages"
+
+    @property
     def barriers(self) -> int:
         """Barriers in one step."""
         return len({p.stage for p in self.phases}) - 1

@@ -99,7 +99,7 @@ class PersistentText:
         """Source: a loop over tiles for each phase."""
         k = self.launch
         lines = [
-            f"# {len(k.phases)} phases in {k.barriers + 1} stages, {k.barriers} barriers",
+            f"# {k.tiling}, {k.barriers} barriers",
             f"@triton.jit(do_not_specialize={self._sizes()!r})",
             f"def {self.name}({', '.join(self.parameters())}):",
             "    first = tl.program_id(0)",

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import brickc as bc
+from brickc.backends.triton import RESOURCES
 from brickc.backends.triton.launches import TritonKernel
-from brickc.backends.triton.options import parse
+from brickc.backends.triton.options import ARCHITECTURES, parse
 from brickc.driver import Compiled, Function, compile_model
 from brickc.errors import MemoryLimitError, UnsupportedError, UsageError
 from brickc.ir.dims import evaluate
@@ -309,3 +310,46 @@ def test_results_that_are_parameters_and_states(form: str) -> None:
     assert len(set(found["factor"].tolist())) == 3
     assert found["factor"][0] == 2.0
     assert not found["kept"].any()
+
+
+# -- ahead of time ---------------------------------------------------------------------------------
+
+#: a few of these take the CI's time, all of them a quarter of an hour
+_COMBINATIONS = [
+    pytest.param(*names, marks=() if names in (
+        ("mlp", "sm_80", "f32"), ("lenet5", "sm_90", "tf32")) else pytest.mark.slow)
+    for names in itertools.product(("mlp", "lenet5", "lenet"), ("sm_80", "sm_90"), ("f32", "tf32"))
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "architecture", "precision"), _COMBINATIONS)
+def test_training_steps_compile_ahead_of_time(name: str, architecture: str, precision: str) -> None:
+    """One kernel with all phases: it does not spill, and one block at least fits."""
+    target = f"triton:{architecture},{precision}"
+    compiled = compile_model(bc.zoo.model(name), target, optimizer=SGD, functions=["train_step"])
+    ((kernel, found),) = json.loads(compiled.sources[RESOURCES]).items()
+    assert kernel == "train_step_phases"
+    assert found["spilled"] == 0
+    assert 0 < found["registers"] <= 255
+    assert found["threads"] * found["registers"] <= 65536
+    assert found["shared"] <= ARCHITECTURES[architecture].shared
+    if precision == "tf32" and "tensor" in found:
+        assert found["tensor"]
+
+
+def test_the_same_bytes_twice(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    n = bc.Dim("N", 1, 16)
+    x, t = bc.input("x", (n, 6)), bc.input("t", (n,), "i32", limit=3)
+    y = bc.Linear(3)(x)
+    model = bc.Model({"logits": y}, bc.softmax_loss(y, t))
+    found = []
+    for folder in ("one", "two"):
+        for name in ("TRITON_CACHE_DIR", "BRICKC_CACHE"):
+            monkeypatch.setenv(name, str(tmp_path / folder))
+        compiled = compile_model(
+            model, "triton:sm_90,persistent", functions=["train_step"], steps_per_launch=4
+        )
+        assert any((tmp_path / folder).iterdir())  # compiled afresh
+        assert len(compiled.sources) == 4
+        found.append(compiled.sources)
+    assert found[0] == found[1]
