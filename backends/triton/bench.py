@@ -7,6 +7,7 @@ import importlib.util
 import math
 import os
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -67,7 +68,9 @@ class GpuTimer:
 
     def __init__(self, torch: Any) -> None:
         self.torch = torch
-        self.graphs: dict[Callable[[], None], Any] = {}
+        # a graph goes, and the memory of its kernels with it, when its trial goes
+        self.graphs: weakref.WeakKeyDictionary[Callable[[], None], Any]
+        self.graphs = weakref.WeakKeyDictionary()
 
     def __call__(self, start: Callable[[], None]) -> float:
         cuda = self.torch.cuda
@@ -256,13 +259,14 @@ class _Tensors:
 
 def _imported(source: str) -> ModuleType:
     """A module of Triton kernels; Triton reads its functions' source again from the file."""
-    folder = tempfile.mkdtemp(prefix="brickc-tune-")
-    path = Path(folder) / "kernels.py"
+    folder = tempfile.TemporaryDirectory(prefix="brickc-tune-")
+    path = Path(folder.name) / "kernels.py"
     path.write_text(source, encoding="utf-8")
     name = f"brickc_candidates_{hashlib.sha256(source.encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    weakref.finalize(module, folder.cleanup)
     spec.loader.exec_module(module)
     return module
