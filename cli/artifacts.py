@@ -17,6 +17,7 @@ from .options import (
     Json,
     Loss,
     ModelArg,
+    Numerics,
     OptimizerOption,
     Ranges,
     Shapes,
@@ -64,6 +65,7 @@ def compile_command(
     ] = None,
     loss: Loss = None,
     steps_per_launch: Steps = 1,
+    numerics: Numerics = "strict",
     vendor_libraries: VendorLibraries = "off",
     as_json: Json = False,
 ) -> None:
@@ -73,7 +75,7 @@ def compile_command(
         with tuning_bar(tune, as_json) as progress:
             program = program_of(
                 model, target, shape, range_, optimizer, function, memory_limit, seed, loss,
-                tune, progress, steps_per_launch, vendor_libraries,
+                tune, progress, steps_per_launch, numerics, vendor_libraries,
             )  # fmt: skip
         compiled = time.perf_counter() - started
         if emit == "source":
