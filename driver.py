@@ -18,15 +18,18 @@ from .backends.triton import TritonBackend
 from .compiler.bundle_updates import bundle_updates
 from .compiler.fuse import Fusion, Group, fuse
 from .compiler.layouts import Layouts, choose_layouts
+from .compiler.loss_scaling import LossScale
 from .compiler.lower.kernels import lower
 from .compiler.names import Namer
 from .compiler.optimizers import SGD, Optimizer
 from .compiler.pipelines import inference_pipeline, target_pipeline, training_pipeline
 from .compiler.plan_memory import MemoryPlan, check_limit, plan_memory, share_buffers
+from .compiler.round_first import round_first
 from .compiler.schedule import schedule
 from .errors import UnsupportedError, UsageError
 from .frontends.model import Model
 from .ir.brick import Parameter, State
+from .ir.dtypes import DType
 from .ir.graph import Graph
 from .ir.kernel.choices import Made
 from .ir.kernel.kernel import KernelProgram
@@ -42,6 +45,9 @@ BACKENDS: dict[str, Callable[[str], Backend]] = {
     "numpy": NumpyBackend.of,
     "triton": TritonBackend.of,
 }
+
+#: how exact results are: see ``backend``
+NUMERICS = ("strict", "fast")
 
 #: called with (function, stage, graph) after every pass
 Observer = Callable[[str, str, Graph], None]
@@ -94,23 +100,32 @@ class Compiled:
     steps_per_launch: int = 1
     #: what was decided beforehand
     choices: Choices = field(default_factory=dict)
+    #: strict or fast
+    numerics: str = "strict"
 
 
-def backend(target: str) -> Backend:
+def backend(target: str, numerics: str = "strict") -> Backend:
     """The backend of ``name`` or ``name:option``; "auto" is C where a compiler is, else NumPy.
 
-    Raises UnsupportedError with the targets there are.
+    ``numerics`` "fast" allows results that are farther from exact ones than sums in any order
+    are, up to the tolerance in the manifest; a target may have no use for it. Raises
+    UnsupportedError with the targets there are, UsageError for other numerics.
     """
+    if numerics not in NUMERICS:
+        raise UsageError("unknown numerics", got=numerics, expected=" or ".join(NUMERICS))
     if target == "auto":
-        chosen = CBackend.of("")
-        return chosen if chosen.availability().compiles else NumpyBackend()
+        here = CBackend.of("").availability().compiles
+        return backend("c" if here else "numpy", numerics)
     name, _, option = target.partition(":")
     try:
-        return BACKENDS[name](option)
+        found = BACKENDS[name](option)
     except KeyError:
         raise UnsupportedError(
             "unknown target", got=target, expected=", ".join(("auto", *sorted(BACKENDS)))
         ) from None
+    if isinstance(found, CBackend) and numerics == "fast":
+        return CBackend(found.cpu, fast=True)
+    return found
 
 
 def compile_model(
@@ -123,17 +138,21 @@ def compile_model(
     steps_per_launch: int = 1,
     observer: Observer | None = None,
     tune: Tune | None = None,
+    numerics: str = "strict",
 ) -> Compiled:
     """Compile a model's functions: infer, evaluate and (if it has a loss) train_step.
 
     ``memory_limit`` is in bytes, for the arena of each function at the largest sizes. ``tune``
     gives choices that the cost model then does not make. ``steps_per_launch`` is how many
-    training steps a target with launches starts at once.
+    training steps a target with launches starts at once. ``numerics`` is strict or fast.
     Raises MemoryLimitError, UnsupportedError, UsageError, or what the passes raise.
     """
-    chosen = backend(target)
+    chosen = backend(target, numerics)
     wanted = tuple(functions) if functions else _default_functions(model)
     _check_steps(steps_per_launch, wanted)
+    optimizer = optimizer or SGD(0.01)
+    if chosen.capabilities.half is DType.F16 and optimizer.loss_scale is None:
+        optimizer = replace(optimizer, loss_scale=LossScale())  # f16 has no room for small slopes
     seconds: dict[str, float] = {}
     compiled: dict[str, Function] = {}
     orders: dict[str, tuple[int, ...]] = {}
@@ -141,7 +160,7 @@ def compile_model(
     namer = Namer()
     # training first: it decides how parameters lie, and the others read them as they are
     for name in sorted(wanted, key=lambda n: n != "train_step"):
-        stages, graph = _graph(model, name, optimizer or SGD(0.01), chosen, observer, seconds)
+        stages, graph = _graph(model, name, optimizer, chosen, observer, seconds)
         _name_leaves(graph, names, namer)
         steps = steps_per_launch if name == "train_step" else 1
         function = _lower(name, stages, graph, chosen, orders, names, seconds, steps)
@@ -172,7 +191,7 @@ def compile_model(
     _count(seconds, "print", started)
     resolved = chosen.name if target == "auto" else target
     return Compiled(model, resolved, ordered, leaves, memory, sources, singles, seconds,
-                    steps_per_launch, choices)  # fmt: skip
+                    steps_per_launch, choices, numerics)  # fmt: skip
 
 
 def _check_steps(steps: int, wanted: Sequence[str]) -> None:
@@ -328,7 +347,8 @@ def _lower(
     steps: int = 1,
 ) -> Function:
     started = time.perf_counter()
-    layouts = choose_layouts(graph, orders, chosen.capabilities.layout)
+    widens = chosen.capabilities.half is not None
+    layouts = choose_layouts(graph, orders, chosen.capabilities.layout, widens=widens)
     started = _count(seconds, "layouts", started)
     fusion = fuse(graph, layouts, chosen.capabilities)
     started = _count(seconds, "fuse", started)
@@ -337,6 +357,8 @@ def _lower(
     program = lower(graph, layouts, fusion, order, names)
     if chosen.capabilities.bundle_bytes:
         program = bundle_updates(program, chosen.capabilities.bundle_bytes)
+    if widens:
+        program = round_first(program)
     program = share_buffers(program)
     started = _count(seconds, "lower", started)
     kernels, launching, plan = _select(program, chosen, NO_CHOICES, steps)

@@ -89,6 +89,7 @@ class Program(Executable):
             found[name] = explain(name, f.graph, f.fusion, f.program, f.plan, launching(f))
             for row, made in zip(found[name]["table"], f.kernels, strict=True):
                 row["choice"] = str(made.choice)
+                row["strategy"] = made.strategy if isinstance(made, LoopKernel) else ""
         return found
 
     def choices(self, function: str, rejected: int = 3) -> list[dict[str, Any]]:
@@ -98,7 +99,7 @@ class Program(Executable):
         cost model thinks best. Costs are seconds on a nominal machine, for comparison only.
         """
         compiled = self.compiled
-        chosen = backend(compiled.target)
+        chosen = backend(compiled.target, compiled.numerics)
         f = compiled.functions[function]
         rows: list[dict[str, Any]] = []
         known: dict[str, list[dict[str, Any]]] = {}
@@ -137,7 +138,7 @@ class Program(Executable):
         Raises UnsupportedError unless the target is C.
         """
         compiled = self.compiled
-        chosen = backend(compiled.target)
+        chosen = backend(compiled.target, compiled.numerics)
         if not isinstance(chosen, CBackend):
             raise UnsupportedError("only target c times its kernels", got=compiled.target)
         f = compiled.functions[function]
@@ -165,7 +166,7 @@ class Program(Executable):
         Python. Raises UnsupportedError unless the target is C.
         """
         compiled = self.compiled
-        chosen = backend(compiled.target)
+        chosen = backend(compiled.target, compiled.numerics)
         if not isinstance(chosen, CBackend):
             raise UnsupportedError("only target c is emitted as C source", got=compiled.target)
         texts = chosen.standalone(
@@ -296,7 +297,9 @@ def describe(compiled: Compiled) -> dict[str, Any]:
         "brickc": _version(),
         "model": compiled.model.name,
         "target": compiled.target,
-        "tolerances": dict(backend(compiled.target).tolerances),
+        "precision": backend(compiled.target).precision,
+        "numerics": compiled.numerics,
+        "tolerances": dict(backend(compiled.target, compiled.numerics).tolerances),
         "dtype": "f64" if dtypes == {DType.F64} else "f32",
         "functions": functions,
         "leaves": {
@@ -350,6 +353,7 @@ def compile(
     observer: Observer | None = None,
     tune: float | None = None,
     tune_progress: Progress | None = None,
+    numerics: str = "strict",
 ) -> Program:
     """Compile a model ahead of time.
 
@@ -366,6 +370,8 @@ def compile(
     by what it measures and what is in the cache of earlier runs; 0 takes what is there. The
     program's ``tuning`` says what came of it, ``tune_progress`` is told (seconds, what) meanwhile.
     Without ``tune`` the cost model decides, and the same model gives the same program everywhere.
+    ``numerics`` "fast" allows results that are farther from exact ones than sums in any order
+    are, up to the tolerance in the manifest: larger tiles of Winograd's convolutions (target c).
     Raises ShapeError, UnsupportedError, MemoryLimitError.
     """
     found: list[Outcome] = []
@@ -382,6 +388,7 @@ def compile(
         memory_limit=memory_limit,
         steps_per_launch=steps_per_launch,
         observer=observer,
+        numerics=numerics,
         tune=None if tune is None else choose,
     )
     program = Program.of(compiled, seed)

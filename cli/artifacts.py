@@ -17,6 +17,7 @@ from .options import (
     Json,
     Loss,
     ModelArg,
+    Numerics,
     OptimizerOption,
     Ranges,
     Shapes,
@@ -63,6 +64,7 @@ def compile_command(
     ] = None,
     loss: Loss = None,
     steps_per_launch: Steps = 1,
+    numerics: Numerics = "strict",
     as_json: Json = False,
 ) -> None:
     """Compile MODEL to a folder that runs without brickc."""
@@ -71,7 +73,7 @@ def compile_command(
         with tuning_bar(tune, as_json) as progress:
             program = program_of(
                 model, target, shape, range_, optimizer, function, memory_limit, seed, loss,
-                tune, progress, steps_per_launch,
+                tune, progress, steps_per_launch, numerics,
             )  # fmt: skip
         compiled = time.perf_counter() - started
         if emit == "source":

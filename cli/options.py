@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from ..frontends.model import Model
     from ..program import Program
 
-__all__ = ["OPTIMIZER", "Json", "Loss", "ModelArg", "OptimizerOption", "Ranges", "Shapes", "Steps",
-           "Target", "default_function", "model_of", "program_of", "write_stages"]  # fmt: skip
+__all__ = ["OPTIMIZER", "Json", "Loss", "ModelArg", "Numerics", "OptimizerOption", "Ranges",
+           "Shapes", "Steps", "Target", "default_function", "model_of", "program_of",
+           "write_stages"]  # fmt: skip
 
 ModelArg = Annotated[
     str,
@@ -34,6 +35,10 @@ Ranges = Annotated[
     list[str] | None, typer.Option("--range", help="DIM=LO:HI: a dim's range, e.g. N=1:1024.")
 ]
 Target = Annotated[str, typer.Option(help="What to compile for; see `brickc targets`.")]
+Numerics = Annotated[
+    str,
+    typer.Option(help="strict, or fast: results up to 1e-3 off where that is faster (target c)."),
+]
 #: what trains where nothing else is said
 OPTIMIZER = "sgd:lr=0.01"
 OptimizerOption = Annotated[
@@ -91,6 +96,7 @@ def program_of(
     tune: float | None = None,
     tune_progress: Callable[[float, str], None] | None = None,
     steps: int = 1,
+    numerics: str = "strict",
 ) -> Program:
     from ..compiler.optimizers import parse_optimizer
     from ..program import compile
@@ -108,6 +114,7 @@ def program_of(
         seed=seed,
         tune=tune,
         tune_progress=tune_progress,
+        numerics=numerics,
     )
 
 

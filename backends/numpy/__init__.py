@@ -46,6 +46,7 @@ class NumpyBackend:
 
     name = "numpy"
     capabilities = CAPABILITIES
+    precision = "f32"
     shipped: Choices = NO_CHOICES
     tolerances: Mapping[str, float] = MappingProxyType({})
 

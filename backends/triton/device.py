@@ -121,6 +121,7 @@ def sequence(
     start = DEVICE.prepare(launches)
     targets = list(inputs.values())
 
+    @np.errstate(all="ignore")  # Triton's interpreter computes with NumPy
     def run(*given: Any) -> None:
         for target, value in zip(targets, given, strict=True):
             target[...] = value
@@ -229,9 +230,8 @@ class TorchDevice:
 
     def _pointer(self, memory: DeviceMemory, offset: int, dtype: str) -> Any:
         block = memory.block
-        size = np.dtype(dtype).itemsize
-        end = offset + (len(block) - offset) // size * size
         kind = self.torch.int8 if dtype == "bool" else getattr(self.torch, dtype)
+        end = offset + (len(block) - offset) // kind.itemsize * kind.itemsize
         return block[offset:end].view(kind)
 
     def _graph(self, start: Callable[[], None]) -> Callable[[], None]:

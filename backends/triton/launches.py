@@ -51,7 +51,10 @@ class Launch:
 
 @dataclass(frozen=True)
 class TritonKernel:
-    """The launches that carry out one kernel, and the memory that they need in between."""
+    """The launches that carry out one kernel, and the memory that they need in between.
+
+    Without launches it is carried out by those of the kernel before it.
+    """
 
     kernel: Kernel
     launches: tuple[Launch, ...]
