@@ -294,7 +294,8 @@ def _lower(
     seconds: dict[str, float],
 ) -> Function:
     started = time.perf_counter()
-    layouts = choose_layouts(graph, orders, chosen.capabilities.layout)
+    abilities = chosen.capabilities
+    layouts = choose_layouts(graph, orders, abilities.layout, abilities.apart_bytes)
     started = _count(seconds, "layouts", started)
     fusion = fuse(graph, layouts, chosen.capabilities)
     started = _count(seconds, "fuse", started)

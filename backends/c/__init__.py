@@ -45,6 +45,7 @@ CAPABILITIES = Capabilities(
     layout="batch innermost",
     single=True,
     bundle_bytes=256 * 1024,
+    apart_bytes=1024,
 )  # fmt: skip
 
 #: elementary operations and bytes at the typical sizes under which one thread is faster

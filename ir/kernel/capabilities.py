@@ -28,3 +28,5 @@ class Capabilities:
     single: bool = False
     #: most bytes of all parameters in one horizontally fused update; 0 turns it off
     bundle_bytes: int = 0
+    #: rows of a large parameter are never a multiple of so many bytes apart; 0 allows that
+    apart_bytes: int = 0
