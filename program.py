@@ -86,9 +86,10 @@ class Program(Executable):
         found = {}
         for name in wanted:
             f = self.compiled.functions[name]
-            found[name] = explain(name, f.graph, f.fusion, f.program, f.plan)
+            found[name] = explain(name, f.graph, f.fusion, f.program, f.plan, launching(f))
             for row, made in zip(found[name]["table"], f.kernels, strict=True):
                 row["choice"] = str(made.choice)
+                row["strategy"] = made.strategy if isinstance(made, LoopKernel) else ""
         return found
 
     def choices(self, function: str, rejected: int = 3) -> list[dict[str, Any]]:
@@ -98,7 +99,7 @@ class Program(Executable):
         cost model thinks best. Costs are seconds on a nominal machine, for comparison only.
         """
         compiled = self.compiled
-        chosen = backend(compiled.target)
+        chosen = backend(compiled.target, compiled.numerics)
         f = compiled.functions[function]
         rows: list[dict[str, Any]] = []
         known: dict[str, list[dict[str, Any]]] = {}
@@ -137,7 +138,7 @@ class Program(Executable):
         Raises UnsupportedError unless the target is C.
         """
         compiled = self.compiled
-        chosen = backend(compiled.target)
+        chosen = backend(compiled.target, compiled.numerics)
         if not isinstance(chosen, CBackend):
             raise UnsupportedError("only target c times its kernels", got=compiled.target)
         f = compiled.functions[function]
@@ -165,7 +166,7 @@ class Program(Executable):
         Python. Raises UnsupportedError unless the target is C.
         """
         compiled = self.compiled
-        chosen = backend(compiled.target)
+        chosen = backend(compiled.target, compiled.numerics)
         if not isinstance(chosen, CBackend):
             raise UnsupportedError("only target c is emitted as C source", got=compiled.target)
         texts = chosen.standalone(
@@ -193,7 +194,7 @@ class Program(Executable):
                 texts[f"ir/{name}.{number:02}.{_file_name(stage)}.txt"] = print_graph(graph)
             texts[f"kernels/{name}.fusion.txt"] = fusion_text(f.graph, f.fusion)
             texts[f"kernels/{name}.schedule.txt"] = schedule_text(
-                f.program, f.plan, f.layouts, f.graph
+                f.program, f.plan, f.layouts, f.graph, launching(f)
             )
             texts[f"kernels/{name}.kernels.txt"] = kernels_text(f.program, _choices(f))
         artifact.write(
@@ -244,6 +245,19 @@ def example_inputs(function: Function, sizes: Mapping[str, int]) -> dict[str, Ar
     return found
 
 
+def launching(function: Function) -> dict[str, Any] | None:
+    """How a function's kernels are started, and why so; None where they are merely called."""
+    found = function.launching
+    if found is None:
+        return None
+    return {
+        "form": found.form,
+        "reason": found.reason,
+        "launches": sum(map(len, found.stages)),
+        "stages": found.count,
+    }
+
+
 def describe(compiled: Compiled) -> dict[str, Any]:
     """What the manifest says about a compiled model."""
     functions: dict[str, Any] = {}
@@ -266,6 +280,10 @@ def describe(compiled: Compiled) -> dict[str, Any]:
                 "most": maximum(f.plan.peak),
             },
         }
+        if f.launching is not None:
+            functions[name]["launching"] = launching(f)
+        if f.steps > 1:
+            functions[name]["steps_per_launch"] = f.steps
     parameters = [x for x in compiled.leaves if x.role == "parameter"]
     dtypes = {x.buffer.dtype for x in parameters} or {DType.F32}
     tuned = {
@@ -279,7 +297,9 @@ def describe(compiled: Compiled) -> dict[str, Any]:
         "brickc": _version(),
         "model": compiled.model.name,
         "target": compiled.target,
-        "tolerances": dict(backend(compiled.target).tolerances),
+        "precision": backend(compiled.target).precision,
+        "numerics": compiled.numerics,
+        "tolerances": dict(backend(compiled.target, compiled.numerics).tolerances),
         "dtype": "f64" if dtypes == {DType.F64} else "f32",
         "functions": functions,
         "leaves": {
@@ -327,17 +347,21 @@ def compile(
     optimizer: Optimizer | None = None,
     functions: Sequence[str] | None = None,
     memory_limit: int | None = None,
+    steps_per_launch: int = 1,
     seed: int = 0,
     threads: int | None = None,
     observer: Observer | None = None,
     tune: float | None = None,
     tune_progress: Progress | None = None,
+    numerics: str = "strict",
 ) -> Program:
     """Compile a model ahead of time.
 
     ``functions`` names some of infer, evaluate and train_step (default: all that the model
     has). ``optimizer`` is what train_step updates with (default: SGD(0.01)).
-    ``memory_limit`` (bytes) fails the compilation if an arena could exceed it. ``seed``
+    ``memory_limit`` (bytes) fails the compilation if an arena could exceed it.
+    ``steps_per_launch`` is how many training steps ``train_steps`` carries out at a time: on a GPU
+    they are started at once, elsewhere one after the other. ``seed``
     draws the first parameters and, step by step, what dropout keeps. ``threads`` is for target
     c; by default $BRICKC_THREADS, else as many as there are cores. ``observer`` is called with
     (function, pass, graph).
@@ -346,6 +370,8 @@ def compile(
     by what it measures and what is in the cache of earlier runs; 0 takes what is there. The
     program's ``tuning`` says what came of it, ``tune_progress`` is told (seconds, what) meanwhile.
     Without ``tune`` the cost model decides, and the same model gives the same program everywhere.
+    ``numerics`` "fast" allows results that are farther from exact ones than sums in any order
+    are, up to the tolerance in the manifest: larger tiles of Winograd's convolutions (target c).
     Raises ShapeError, UnsupportedError, MemoryLimitError.
     """
     found: list[Outcome] = []
@@ -360,7 +386,9 @@ def compile(
         optimizer=optimizer,
         functions=functions,
         memory_limit=memory_limit,
+        steps_per_launch=steps_per_launch,
         observer=observer,
+        numerics=numerics,
         tune=None if tune is None else choose,
     )
     program = Program.of(compiled, seed)
@@ -412,7 +440,8 @@ def dump_text(function: Function, stage: str) -> str:
         case "fused":
             return fusion_text(function.graph, function.fusion)
         case "schedule":
-            return schedule_text(function.program, function.plan, function.layouts, function.graph)
+            return schedule_text(function.program, function.plan, function.layouts,
+                                 function.graph, launching(function))  # fmt: skip
         case "kernels":
             return kernels_text(function.program, _choices(function))
     raise UsageError("unknown stage", got=stage, expected=", ".join(STAGES))

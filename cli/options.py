@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from ..frontends.model import Model
     from ..program import Program
 
-__all__ = ["OPTIMIZER", "Json", "Loss", "ModelArg", "OptimizerOption", "Ranges", "Shapes", "Target",
-           "default_function", "model_of", "program_of", "write_stages"]  # fmt: skip
+__all__ = ["OPTIMIZER", "Json", "Loss", "ModelArg", "Numerics", "OptimizerOption", "Ranges",
+           "Shapes", "Steps", "Target", "default_function", "model_of", "program_of",
+           "write_stages"]  # fmt: skip
 
 ModelArg = Annotated[
     str,
@@ -34,10 +35,22 @@ Ranges = Annotated[
     list[str] | None, typer.Option("--range", help="DIM=LO:HI: a dim's range, e.g. N=1:1024.")
 ]
 Target = Annotated[str, typer.Option(help="What to compile for; see `brickc targets`.")]
+Numerics = Annotated[
+    str,
+    typer.Option(help="strict, or fast: results up to 1e-3 off where that is faster (target c)."),
+]
 #: what trains where nothing else is said
 OPTIMIZER = "sgd:lr=0.01"
 OptimizerOption = Annotated[
     str, typer.Option("--optimizer", help="e.g. sgd:lr=0.1,momentum=0.9 or adam:lr=0.001.")
+]
+Steps = Annotated[
+    int,
+    typer.Option(
+        "--steps-per-launch",
+        min=1,
+        help="Training steps that train_steps carries out at a time; a GPU starts them at once.",
+    ),
 ]
 Loss = Annotated[
     str | None,
@@ -82,6 +95,8 @@ def program_of(
     loss: str | None = None,
     tune: float | None = None,
     tune_progress: Callable[[float, str], None] | None = None,
+    steps: int = 1,
+    numerics: str = "strict",
 ) -> Program:
     from ..compiler.optimizers import parse_optimizer
     from ..program import compile
@@ -95,9 +110,11 @@ def program_of(
         optimizer=solver_optimizer(spec) if own else parse_optimizer(optimizer or OPTIMIZER),
         functions=functions,
         memory_limit=_bytes(memory_limit),
+        steps_per_launch=steps,
         seed=seed,
         tune=tune,
         tune_progress=tune_progress,
+        numerics=numerics,
     )
 
 

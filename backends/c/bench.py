@@ -35,7 +35,14 @@ Array = npt.NDArray[Any]
 class CBench:
     """Implements ``backends.base.Bench`` on this machine's processor."""
 
-    def __init__(self, cpu: Cpu, threads: int, alone: Callable[[KernelProgram], bool]) -> None:
+    def __init__(
+        self,
+        cpu: Cpu,
+        threads: int,
+        alone: Callable[[KernelProgram], bool],
+        *,
+        fast: bool = False,
+    ) -> None:
         self.cpu = cpu
         self.threads = threads
         self._alone = alone
@@ -45,6 +52,7 @@ class CBench:
             "instructions": cpu.name,
             "lanes": str(cpu.lanes),
             "threads": str(threads),
+            "numerics": "fast" if fast else "strict",
             "compiler": compiler_version(),
             "code": text_hash(Path(__file__).parent),
         }

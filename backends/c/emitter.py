@@ -64,8 +64,12 @@ class Emitter:
         taken: frozenset[str],
         number: int,
         wanted: Choice = UNDECIDED,
+        *,
+        fast: bool = False,
     ) -> None:
         self.kernel = kernel
+        #: may results be less exact than those of sums in any order?
+        self.fast = fast
         #: every decision that could be another one goes through here, by name
         self.picks = Picks(wanted)
         self.pick = self.picks.pick

@@ -22,6 +22,7 @@ from ...ir.kernel.loops import (
     Load,
     LoopKernel,
     Parallel,
+    Prefetch,
     Ramp,
     Reduce,
     Statement,
@@ -157,6 +158,9 @@ class _Body:
                 say(f"{indent}{s.acc} += {s.a} * {s.b};")
             case Combine():
                 say(f"{indent}{s.acc} = {self._combine(s)};")
+            case Prefetch():
+                at = self._address(s.buffer, s.index)
+                say(f"{indent}__builtin_prefetch({at}, 0, 2);")
             case Ramp():
                 kind = TYPES[s.dtype]
                 say(f"{indent}const v{kind} {s.name} = "
@@ -272,7 +276,7 @@ def _buffers(body: Sequence[Statement]) -> set[str]:
     found: set[str] = set()
     for s in body:
         match s:
-            case Load() | Store() | LetLoad():
+            case Load() | Store() | LetLoad() | Prefetch():
                 found.add(s.buffer)
             case Transpose():
                 found |= {s.source, s.target}
