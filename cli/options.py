@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from ..frontends.model import Model
     from ..program import Program
 
-__all__ = ["OPTIMIZER", "Json", "Loss", "ModelArg", "OptimizerOption", "Ranges", "Shapes", "Target",
-           "Numerics", "default_function", "model_of", "program_of", "write_stages"]  # fmt: skip
+__all__ = ["OPTIMIZER", "Json", "Loss", "ModelArg", "Numerics", "OptimizerOption", "Ranges",
+           "Shapes", "Target", "default_function", "model_of", "program_of",
+           "write_stages"]  # fmt: skip
 
 ModelArg = Annotated[
     str,

@@ -60,6 +60,7 @@ class CBackend:
     name = "c"
     capabilities = CAPABILITIES
     shipped: Choices = NO_CHOICES
+
     def __init__(self, cpu: Cpu, *, fast: bool = False) -> None:
         self.cpu = cpu
         #: numerics "fast": see docs/c.md

@@ -16,9 +16,9 @@ from .common import read_before_written
 from .movement import concat, fold, gather, pad, random_uniform, scatter_add
 from .reduce import arg_reduce, reduce
 from .thin import after_thin_backward, backward_pairs, product_strategy, thin_backward
+from .window import window_max, window_max_gather, window_max_scatter, window_sum, window_sum_grad
 from .winograd import convolution_strategy
 from .winograd_grad import weight_grad_strategy
-from .window import window_max, window_max_gather, window_max_scatter, window_sum, window_sum_grad
 
 __all__ = ["STRATEGIES", "carry_out", "carry_out_pair", "pairs"]
 

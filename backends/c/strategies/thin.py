@@ -189,9 +189,7 @@ def _along_sum(em: Emitter, thin: Thin) -> None:
     column = Column(0, _part(em, thin))
 
     def group(indices: list[Size]) -> Block:
-        return tile.emit(
-            indices, [column], lambda step: [For(k.name, 0, thin.depth, tuple(step))]
-        )
+        return tile.emit(indices, [column], lambda step: [For(k.name, 0, thin.depth, tuple(step))])
 
     body: Block = [
         Let(first.name, chunk * many),

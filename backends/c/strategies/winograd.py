@@ -1,8 +1,8 @@
 """Winograd's convolutions: fewer products, for more sums.
 
-A convolution with a kernel of 3 x 3 and a stride of 1 makes 2 x 2 (or, where numerics are "fast", 4 x 4)
-outputs of a channel from 4 x 4 (6 x 6) transformed inputs: 16 products where there were 36. The
-gradient of the input is the same with the kernel turned around.
+A convolution with a kernel of 3 x 3 and a stride of 1 makes 2 x 2 (or, where numerics are "fast",
+4 x 4) outputs of a channel from 4 x 4 (6 x 6) transformed inputs: 16 products where there were 36.
+The gradient of the input is the same with the kernel turned around.
 
 A column is one vector: the same tile of neighbouring examples or, where the batch is smaller than a
 vector and divides it, neighbouring tiles of all examples. Threads share out blocks of columns. For
@@ -67,7 +67,10 @@ GAIN = 1.15
 
 @dataclass(frozen=True)
 class Plan:
-    """One convolution as Winograd's, and what speaks for it. Costs are in multiply-adds of vectors."""
+    """One convolution as Winograd's, and what speaks for it.
+
+    Costs are in multiply-adds of vectors.
+    """
 
     m: int
     groups: int
@@ -389,14 +392,12 @@ class _Winograd:
         ]
         return lets, ty, tx
 
-    def _rows(
-        self, examples: Sequence[tuple[Size, Size | None]], first: Size, last: Size
-    ) -> Block:
+    def _rows(self, examples: Sequence[tuple[Size, Size | None]], first: Size, last: Size) -> Block:
         """Blocks of rows: their products for all points, then outputs.
 
         ``examples`` are the first one of the lanes and how many there are: all, or a rest.
         """
-        em, plan = self.em, self.plan
+        em = self.em
         start, stop, padded = em.var("row"), em.var("stop"), em.var("padded")
         point = em.var("p")
         # whole tiles of rows: the filters of the last ones are there, if only as garbage
@@ -432,9 +433,7 @@ class _Winograd:
         if count > 1:
             k0, k1 = em.var("k0"), em.var("k1")
             end = Let(k1.name, IndexOp("min", plan.depth, k0 + block))
-            out.append(
-                For(k0.name, block, plan.depth, (end, rows(k0, k1, first=False)), block)
-            )
+            out.append(For(k0.name, block, plan.depth, (end, rows(k0, k1, first=False)), block))
         return out
 
     def _tile(
@@ -454,9 +453,7 @@ class _Winograd:
         for r in range(plan.height):
             name = em.name("u")
             at = ((number * self.points + point) * plan.depth + k) * BLOCK_ROWS + row + r
-            step.append(
-                Load(name, self.dtype, self.filters.name, self.group * per_group + at, 0)
-            )
+            step.append(Load(name, self.dtype, self.filters.name, self.group * per_group + at, 0))
             step += [Fma(accs[r][t], name, v, self.dtype) for t, v in enumerate(vectors)]
         # the filters of the next block of channels, or of the next point
         index = ((number * self.points + point) * plan.depth + k) * BLOCK_ROWS + row
@@ -496,7 +493,9 @@ class _Winograd:
         body += [*block, *store((ty, tx), channel, done, n, part)]
         inside: Block = [For(row.name, start, stop, tuple(body))]
         there = self.columns - self.block * plan.width
-        columns: Bound = IndexOp("min", plan.width, there) if self.columns % plan.width else plan.width
+        columns: Bound = plan.width
+        if self.columns % plan.width:
+            columns = IndexOp("min", plan.width, there)
         return [For(t.name, 0, columns, (*lets, *inside))]
 
     def _store(

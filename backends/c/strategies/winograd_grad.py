@@ -1,11 +1,11 @@
 """The weight gradient of a 3 x 3 convolution by Winograd's transforms.
 
-Seen from the weights, dy is the kernel: 3 x 3 of them are sums over tiles of 2 x 2 of dy and 4 x 4 of x, 16
-products instead of 36. Both are transformed with tiles or examples in the lanes, and turned
-around, so that the lanes of the sums are channels of x: nothing is added up across lanes.
+Seen from the weights, dy is the kernel: 3 x 3 of them are sums over tiles of 2 x 2 of dy and 4 x 4
+of x, 16 products instead of 36. Both are transformed with tiles or examples in the lanes, and
+turned around, so that the lanes of the sums are channels of x: nothing is added up across lanes.
 
-Threads share out blocks of rows and channels of the weights. Sums of a block stay in the second cache
-while a thread walks over all tiles, some columns of them at a time.
+Threads share out blocks of rows and channels of the weights. Sums of a block stay in the second
+cache while a thread walks over all tiles, some columns of them at a time.
 """
 
 from __future__ import annotations
@@ -237,9 +237,7 @@ class _Gradient:
         image, per_vector = source
         t, some, k, point = em.var("t"), em.var("some"), em.var("k"), em.var("p")
         number, ty, tx, channel = em.var("col"), em.var("ty"), em.var("tx"), em.var("channel")
-        body, names = transformed(
-            image, base * per_vector, self.group * size + channel, ty, tx
-        )
+        body, names = transformed(image, base * per_vector, self.group * size + channel, ty, tx)
         for p, name in enumerate(names):
             index = p * self.square_pitch + k * lanes
             body.append(Store(name, self.dtype, self.squares.name, index, 1))
@@ -337,8 +335,8 @@ class _Gradient:
             line = []
             for j in range(4):
                 name = em.name("p")
-                index = (i * 4 + j) * self.sum_pitch
-                index = index + ((row - self.first_row) * plan.width + w) * lanes
+                at_row = ((row - self.first_row) * plan.width + w) * lanes
+                index = (i * 4 + j) * self.sum_pitch + at_row
                 line.append(name)
                 body.append(Load(name, self.dtype, self.sums.name, index, 1))
             products.append(line)
