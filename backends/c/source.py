@@ -85,7 +85,7 @@ class Source:
         declared = "\n".join(f"KERNEL {k.head};" for k in kernels)
         functions = [p for p in self.pieces if isinstance(p, str)]
         first = [head, self.literals, declared, *functions, *(k.text for k in shares[0])]
-        rest = [[head, *(k.text for k in share)] for share in shares[1:]]
+        rest = [[f"#define REST\n{head}", *(k.text for k in share)] for share in shares[1:]]
         return ["\n\n".join(filter(None, unit)) + "\n" for unit in [first, *rest]]
 
 
