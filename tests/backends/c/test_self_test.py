@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from c_kernels import small_network
 
 import brickc as bc
 from brickc.backends import c as c_backend
 from brickc.driver import compile_model, planned
-from brickc.errors import InternalError
+from brickc.errors import BuildError, InternalError, UnsupportedError
 from brickc.ir.kernel.loops import LoopKernel
 
 
@@ -118,3 +121,21 @@ def test_units_hold_every_kernel_once() -> None:
         assert sum(f"KERNEL {head} {{" in unit for unit in units) == 1
     assert source.text.count("\nKERNEL void") == len(heads)
     assert source.units() == units
+
+
+def test_source_alone_needs_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """For a machine of another kind too; it holds weights, and says why it cannot be called."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    other = "aarch64" if platform.machine() != "aarch64" else "x86-64-v2"
+    with pytest.raises(BuildError, match="no C compiler for"):
+        bc.compile(layers(), f"c:{other}", functions=["infer"])
+    program = bc.compile(layers(), f"c:{other},source", functions=["infer"])
+    written = program.emit_source(tmp_path / "out")
+    assert {p.name for p in written} == {"model.c", "model.h", "weights.bin"}
+    assert program.cannot_run
+    with pytest.raises(UnsupportedError, match="cannot run here"):
+        program.infer(x=np.zeros((1, 8), np.float32))
+    with pytest.raises(UnsupportedError, match="no artifact"):
+        program.save(tmp_path / "artifact")
+    assert not (tmp_path / "artifact").exists()
