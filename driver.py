@@ -347,8 +347,14 @@ def _lower(
     steps: int = 1,
 ) -> Function:
     started = time.perf_counter()
-    widens = chosen.capabilities.half is not None
-    layouts = choose_layouts(graph, orders, chosen.capabilities.layout, widens=widens)
+    abilities = chosen.capabilities
+    layouts = choose_layouts(
+        graph,
+        orders,
+        abilities.layout,
+        widens=abilities.half is not None,
+        apart_bytes=abilities.apart_bytes,
+    )
     started = _count(seconds, "layouts", started)
     fusion = fuse(graph, layouts, chosen.capabilities)
     started = _count(seconds, "fuse", started)
@@ -357,7 +363,7 @@ def _lower(
     program = lower(graph, layouts, fusion, order, names)
     if chosen.capabilities.bundle_bytes:
         program = bundle_updates(program, chosen.capabilities.bundle_bytes)
-    if widens:
+    if abilities.half is not None:
         program = round_first(program)
     program = share_buffers(program)
     started = _count(seconds, "lower", started)
