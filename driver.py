@@ -143,7 +143,7 @@ def compile_model(
     """Compile a model's functions: infer, evaluate and (if it has a loss) train_step.
 
     ``memory_limit`` is in bytes, for the arena of each function at the largest sizes. ``tune``
-    gives choices that the cost model then does not make. ``steps_per_launch`` is how many
+    gives choices that the strategies' rules then do not make. ``steps_per_launch`` is how many
     training steps a target with launches starts at once. ``numerics`` is strict or fast.
     Raises MemoryLimitError, UnsupportedError, UsageError, or what the passes raise.
     """
@@ -347,8 +347,14 @@ def _lower(
     steps: int = 1,
 ) -> Function:
     started = time.perf_counter()
-    widens = chosen.capabilities.half is not None
-    layouts = choose_layouts(graph, orders, chosen.capabilities.layout, widens=widens)
+    abilities = chosen.capabilities
+    layouts = choose_layouts(
+        graph,
+        orders,
+        abilities.layout,
+        widens=abilities.half is not None,
+        apart_bytes=abilities.apart_bytes,
+    )
     started = _count(seconds, "layouts", started)
     fusion = fuse(graph, layouts, chosen.capabilities)
     started = _count(seconds, "fuse", started)
@@ -357,7 +363,7 @@ def _lower(
     program = lower(graph, layouts, fusion, order, names)
     if chosen.capabilities.bundle_bytes:
         program = bundle_updates(program, chosen.capabilities.bundle_bytes)
-    if widens:
+    if abilities.half is not None:
         program = round_first(program)
     program = share_buffers(program)
     started = _count(seconds, "lower", started)

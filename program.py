@@ -17,6 +17,7 @@ from .backends.c import CBackend
 from .backends.c.build import shared_library
 from .backends.c.profile import PROFILE, KernelTime, Limits, kernel_times, measured_limits
 from .backends.triton import RESOURCES
+from .backends.triton.options import VENDOR
 from .compiler.explain import explain, fusion_text, kernels_text, schedule_text
 from .compiler.optimizers import Optimizer
 from .driver import Compiled, Function, Observer, backend, compile_model, planned
@@ -354,6 +355,7 @@ def compile(
     tune: float | None = None,
     tune_progress: Progress | None = None,
     numerics: str = "strict",
+    vendor_libraries: bool = False,
 ) -> Program:
     """Compile a model ahead of time.
 
@@ -369,11 +371,17 @@ def compile(
     ``tune`` times other ways to carry out the kernels for so many seconds and takes the fastest,
     by what it measures and what is in the cache of earlier runs; 0 takes what is there. The
     program's ``tuning`` says what came of it, ``tune_progress`` is told (seconds, what) meanwhile.
-    Without ``tune`` the cost model decides, and the same model gives the same program everywhere.
+    Without ``tune`` rules decide, and the same model gives the same program everywhere.
+
     ``numerics`` "fast" allows results that are farther from exact ones than sums in any order
     are, up to the tolerance in the manifest: larger tiles of Winograd's convolutions (target c).
+    ``vendor_libraries`` lets target triton, where it is compiled as it runs, hand products and
+    convolutions to cuBLAS and cuDNN through torch: those for which the tuner finds it faster, and
+    without timings those of 2 GFLOP and more.
     Raises ShapeError, UnsupportedError, MemoryLimitError.
     """
+    if vendor_libraries:
+        target = with_vendor_libraries(target)
     found: list[Outcome] = []
 
     def choose(chosen: Backend, all_functions: Mapping[str, Function]) -> Choices:
@@ -396,6 +404,15 @@ def compile(
     if threads is not None:
         program.set_threads(threads)
     return program
+
+
+def with_vendor_libraries(target: str) -> str:
+    """The target with leave to call vendor libraries. Raises UsageError if it has none."""
+    name, _, option = target.partition(":")
+    if name != "triton":
+        raise UsageError("only target triton calls vendor libraries", got=target)
+    words = [*filter(None, option.split(",")), VENDOR]
+    return f"{name}:{','.join(dict.fromkeys(words))}"
 
 
 def _tuned(

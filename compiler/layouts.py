@@ -54,6 +54,10 @@ Order = tuple[int, ...]
 #: most weights of a convolution of one example that has its channels innermost
 _CHANNEL_WEIGHTS = 2**17
 
+#: bytes of a matrix that fills a good part of a cache, and of a cache line
+_LARGE_MATRIX = 2**18
+_LINE = 64
+
 _WINDOWS = (WindowSum, WindowSumGrad, WindowMax, WindowMaxScatter, WindowMaxGather)
 _REDUCTIONS = (ReduceSum, ReduceMax, ReduceMin, ArgMax, ArgMin)
 
@@ -125,20 +129,29 @@ def choose_layouts(
     policy: str = "batch innermost",
     *,
     widens: bool = False,
+    apart_bytes: int = 0,
 ) -> Layouts:
     """Places for all values of a graph.
 
     ``fixed`` gives orders of parameters and states by name, decided by another function
-    that shares them. ``policy`` is the target's, see ``Capabilities.layout``. ``widens`` says
-    that it reads halves as f32.
+    that shares them. ``policy`` and ``apart_bytes`` are the target's, see ``Capabilities``.
+    ``widens`` says that it reads halves as f32.
     """
-    return _Chooser(graph, fixed or {}, policy, widens).run()
+    return _Chooser(graph, fixed or {}, policy, widens, apart_bytes).run()
 
 
 class _Chooser:
-    def __init__(self, graph: Graph, fixed: Mapping[str, Order], policy: str, widens: bool) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        fixed: Mapping[str, Order],
+        policy: str,
+        widens: bool,
+        apart_bytes: int,
+    ) -> None:
         self.graph = graph
         self.widens = widens
+        self.apart_bytes = apart_bytes
         self.fixed = fixed
         self.row_major = policy == "row major"
         self.channels_last = policy == "channels last"
@@ -326,7 +339,24 @@ class _Chooser:
 
     def _place_root(self, node: Node, order: Order) -> None:
         strides = contiguous_strides(node.type.shape, order)
+        if isinstance(node.brick, Parameter | State):
+            strides = self._apart(node.type, order, strides)
         self.placed[node.id] = Placed(node.id, 0, strides)
+
+    def _apart(self, type: TensorType, order: Order, strides: tuple[Size, ...]) -> tuple[Size, ...]:
+        """Strides of a large matrix with a cache line between rows that caches would put together.
+
+        A thread that works on some columns reads a piece of every row; where these are a power of
+        two apart, they share few sets of a cache, which then holds a fraction of what it could.
+        """
+        if not self.apart_bytes or type.rank != 2 or hint(type.nbytes) < _LARGE_MATRIX:
+            return strides
+        outer, item = order[0], type.dtype.itemsize
+        pitch = strides[outer]
+        if not isinstance(pitch, int) or pitch * item % self.apart_bytes:
+            return strides
+        padded = pitch + _LINE // item
+        return tuple(padded if a == outer else s for a, s in enumerate(strides))
 
     def _order(self, node: Node) -> Order:
         brick = node.brick

@@ -45,6 +45,7 @@ CAPABILITIES = Capabilities(
     layout="batch innermost",
     single=True,
     bundle_bytes=256 * 1024,
+    apart_bytes=1024,
 )  # fmt: skip
 
 #: relative errors that numerics "fast" may make, by dtype

@@ -491,6 +491,22 @@ static struct {
     long start[MAX_THREADS]; /* the epoch before a worker's first run */
 } pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER};
 
+#ifdef PROFILE
+static atomic_long pool_ending, pool_ended;
+
+/* Gives the threads back: a library that only timed something is never called again. */
+ENTRY void end_pool(void) {
+    pthread_mutex_lock(&pool.caller);
+    atomic_store(&pool_ending, 1);
+    atomic_fetch_add(&pool.epoch, 1);
+    pthread_mutex_lock(&pool.lock);
+    pthread_cond_broadcast(&pool.wake);
+    pthread_mutex_unlock(&pool.lock);
+    while (atomic_load(&pool_ended) < pool.workers) sched_yield();
+    pthread_mutex_unlock(&pool.caller);
+}
+#endif
+
 static void *pool_worker(void *argument) {
     long index = (long)(intptr_t)argument;
     long seen = pool.start[index];
@@ -505,6 +521,12 @@ static void *pool_worker(void *argument) {
             atomic_fetch_sub(&pool.asleep, 1);
             pthread_mutex_unlock(&pool.lock);
         }
+#ifdef PROFILE
+        if (atomic_load(&pool_ending)) {
+            atomic_fetch_add(&pool_ended, 1);
+            return NULL;
+        }
+#endif
         seen = atomic_load(&pool.epoch);
         if (index < pool.wanted) pool.run->body(pool.run, (int)index + 1);
         atomic_fetch_sub(&pool.busy, 1);

@@ -42,8 +42,8 @@ def decide(program: KernelProgram, kernels: Sequence[TritonKernel], options: Opt
         if options.form == "persistent" and kernels:
             raise UnsupportedError(f"{program.name} cannot be one persistent kernel", got=reason,
                                    hint="leave the option out")  # fmt: skip
-        numbers = iter(range(sum(len(k.launches) for k in kernels)))
-        in_order = tuple(tuple(next(numbers) for _ in k.launches) for k in kernels)
+        numbers = iter(range(sum(k.starts for k in kernels)))
+        in_order = tuple(tuple(next(numbers) for _ in range(k.starts)) for k in kernels)
         return Launching("launches", reason, in_order)
     return Launching("persistent", reason, stages(program, kernels))
 
@@ -54,6 +54,8 @@ def _persistent(
     count = sum(len(k.launches) for k in kernels)
     if options.form == "launches":
         return False, "asked for"
+    if any(k.library for k in kernels):
+        return False, "vendor libraries are called in between"
     if options.architecture is not None and options.architecture.api != "cuda":
         return False, "graphs of HIP take no cooperative launches"
     forced = options.form == "persistent" and count > 0

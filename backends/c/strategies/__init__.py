@@ -16,9 +16,9 @@ from .common import read_before_written
 from .movement import concat, fold, gather, pad, random_uniform, scatter_add
 from .reduce import arg_reduce, reduce
 from .thin import after_thin_backward, backward_pairs, product_strategy, thin_backward
-from .weight_grad import convolution_weight_grad
 from .window import window_max, window_max_gather, window_max_scatter, window_sum, window_sum_grad
 from .winograd import convolution_strategy
+from .winograd_grad import weight_grad_strategy
 
 __all__ = ["STRATEGIES", "carry_out", "carry_out_pair", "pairs"]
 
@@ -28,7 +28,7 @@ STRATEGIES: dict[type[anchors.Anchor], tuple[str, Callable[[Emitter], str | None
     anchors.Contract: ("register tiles", product_strategy),
     anchors.Convolution: ("direct, register tiles", convolution_strategy),
     anchors.ConvolutionInputGrad: ("direct, register tiles", convolution_strategy),
-    anchors.ConvolutionWeightGrad: ("direct, sums in registers", convolution_weight_grad),
+    anchors.ConvolutionWeightGrad: ("direct, sums in registers", weight_grad_strategy),
     anchors.Reduce: ("sums in registers", reduce),
     anchors.ArgReduce: ("running best", arg_reduce),
     anchors.WindowSum: ("loops over taps", window_sum),

@@ -30,6 +30,7 @@ from ....ir.kernel.memory import Access, Buffer, Space, contiguous_strides
 from ....ir.kernel.scalar import ScalarBuilder
 from ..emitter import Block, Emitter, index_of, leader, round_up
 from ..maps import map_region
+from .matvec import is_matvec, matvec
 from .tile import Column, Tile, columns, row_count, row_options, steps, tile_columns
 
 __all__ = ["contract"]
@@ -75,6 +76,10 @@ def contract(em: Emitter) -> None:
     sizes = {c: left.size(c) for c in left.letters} | {c: right.size(c) for c in right.letters}
     lane = _lane(anchor.result, after, sizes, left, right)
     b, a = (left, right) if lane in left.letters and lane not in right.letters else (right, left)
+    letters = (a.letters, b.letters)
+    if is_matvec(a.access, b.access, letters, anchor.result, sizes):
+        matvec(em, a.access, b.access, letters)
+        return
     free = [c for c in anchor.result if c in a.letters and c not in b.letters and c != lane]
     free = [c for c in free if sizes[c] != 1]  # an axis of one element makes no rows
     row = max(free, key=lambda c: hint(sizes[c])) if free else ""

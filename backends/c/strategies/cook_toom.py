@@ -1,9 +1,9 @@
 """The matrices of Winograd's convolutions, and their application to vectors.
 
-F(m, r) makes m outputs of a filter with r taps from n = m + r - 1 products: the input goes through
-``data``, the filter through ``filter``, products through ``output`` (Cook-Toom with n - 1 finite
-points and infinity, transposed). In two dimensions every matrix is applied to rows, then to
-columns.
+F(m, r) makes m outputs of a filter with r taps from n = m + r - 1 products: the input goes
+through ``data``, the filter through ``filter``, products through ``output`` (Cook-Toom with n - 1
+finite points and infinity, transposed). In two dimensions every matrix is applied to rows, then
+to columns.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from ....ir.kernel.memory import Access
 from ....ir.kernel.scalar import ScalarBuilder
 from ..emitter import Block, Emitter, index_of, round_up
 from ..maps import map_region
-from .contract import contract, partial_for
+from .contract import contract
 from .tile import Column, Tile, steps
 
 __all__ = ["Thin", "after_thin_backward", "backward_pairs", "product_strategy", "thin_backward",
@@ -115,20 +115,21 @@ def thin_of(kernel: Kernel, lanes: int) -> Thin | None:
     return None
 
 
-def product_strategy(em: Emitter) -> None:
+def product_strategy(em: Emitter) -> str:
     """Strategy for Contract: thin where it is, else register tiles."""
     thin = thin_of(em.kernel, em.lanes)
     if thin is None:
         contract(em)
-        return
+        return ""
     start = len(em.phases)
     _product(em, thin)
     if isinstance(thin.lanes, int):
-        return
+        return "one reading"
     _only(em, start, _few(em, thin))
     start = len(em.phases)
     contract(em)
     _only(em, start, _many(em, thin))
+    return "one reading of few columns, else register tiles"
 
 
 # ── for batches that are known when the program runs ─────────────────────────────────────────
@@ -203,7 +204,8 @@ def _along_rows(em: Emitter, thin: Thin) -> None:
     after = em.kernel.after
     dtype = after.program.inputs[0]
     side, rows, depth = _side(dtype), thin.rows, thin.depth
-    waiting = partial_for(em, thin.lane)
+    # in whole vectors: loads that overlap the masked store of a neighbour would wait for it
+    waiting = em.scratch_buffer("sums", dtype, rows * em.lanes)
     part = _part(em, thin)
     # an even number of chunks, as long as each other, of long pieces
     count = max(1, rows * dtype.itemsize // PIECE)
@@ -221,9 +223,9 @@ def _along_rows(em: Emitter, thin: Thin) -> None:
             vectors.append(name)
             out.append(load)
         acc = em.name("s")
-        place = waiting.at(thin.at(row))
+        place = row * em.lanes
         inner: Block = [
-            Fill(acc, dtype, 0) if begin else Load(acc, dtype, *place, 1, part),
+            Fill(acc, dtype, 0) if begin else Load(acc, dtype, waiting.name, place, 1),
         ]
         for k, vector in zip(ks, vectors, strict=True):
             name, load = em.load(thin.matrix, [row, k], None, None, "w")
@@ -231,7 +233,7 @@ def _along_rows(em: Emitter, thin: Thin) -> None:
         if end:
             inner += em.region(after, thin.at(row), thin.lane, part, acc)[0]
         else:
-            inner.append(Store(acc, dtype, *place, 1, part))
+            inner.append(Store(acc, dtype, waiting.name, place, 1))
         return [*out, For(row.name, first, last, tuple(inner))]
 
     rest = depth % side or side

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ....ir.dims import Size, exact_div, hint, product
+from ....ir.dims import Size, exact_div, hint
 from ....ir.dtypes import DType
 from ....ir.kernel import anchors
 from ....ir.kernel.kernel import Kernel
@@ -34,11 +34,12 @@ from ....ir.kernel.loops import (
     When,
     var,
 )
-from ....ir.kernel.memory import Access, Buffer, Space, contiguous_strides
-from ..emitter import Block, Emitter, index_of
+from ....ir.kernel.memory import Buffer, Space
+from ..emitter import Block, Emitter
 from .convolution import convolution, convolution_input_grad
 from .cook_toom import Transform, apply_square, operations, transform
 from .taps import fixed
+from .tiled_image import padded, patch_index
 
 __all__ = ["Plan", "convolution_strategy", "plans_of"]
 
@@ -66,7 +67,10 @@ GAIN = 1.15
 
 @dataclass(frozen=True)
 class Plan:
-    """One convolution as Winograd's, and what speaks for it: costs in multiply-adds of vectors."""
+    """One convolution as Winograd's, and what speaks for it.
+
+    Costs are in multiply-adds of vectors.
+    """
 
     m: int
     groups: int
@@ -209,7 +213,10 @@ class _Winograd:
 
     def run(self) -> None:
         self.filters = self._filters()
-        self.padded = self._padded()
+        plan = self.plan
+        self.padded, self.per_vector = padded(
+            self.em, self.image, plan.m, plan.tiles, plan.before, 2, flat=plan.flat
+        )
         self._products()
 
     # -- filters ---------------------------------------------------------------------------------
@@ -286,90 +293,6 @@ class _Winograd:
         em.phase(Parallel(chunk.name, plan.groups * number, tuple(body)), "filters transformed")
         return buffer
 
-    # -- image -----------------------------------------------------------------------------------
-
-    def _padded(self) -> Access:
-        """The image with zeros around it, as many as whole tiles reach.
-
-        [example / L][channel][y][x][L], or [channel][y][x mod m][x / m][example] where
-        neighbouring tiles share a vector: then these are contiguous.
-        """
-        em, plan, image, lanes = self.em, self.plan, self.image, self.em.lanes
-        m = plan.m
-        channels = fixed(image.shape[1])
-        rows, wide = plan.tiles[0] * m + 2, plan.tiles[1] * m + 2
-        height, width = fixed(image.shape[2]), fixed(image.shape[3])
-        top, left = plan.before
-        x_end = min(width, wide - left)
-        shape: tuple[int, ...] = (channels, rows, wide, lanes)
-        if plan.flat:
-            # whole vectors may reach beyond the last tile
-            batch = fixed(self.batch)
-            shape = (channels, rows, m, -(-wide // m) + lanes // batch, batch)
-        strides = contiguous_strides(shape, tuple(range(len(shape))))
-        size: Size = product(shape)
-        self.per_vector = fixed(size)
-        if not plan.flat:
-            whole = isinstance(self.batch, int)
-            size = channels * rows * wide * (self.batch + (0 if whole else lanes - 1))
-        buffer = em.scratch_buffer("padded", image.dtype, size)
-        target = Access(buffer.name, image.dtype, 0, shape, strides)
-        chunk, channel, y = em.var("c"), em.var("k"), em.var("y")
-        row_size = fixed(product(shape[2:]))
-
-        def zeros(base: Size, start: int, stop: int) -> Block:
-            """Elements of a row, whose first is ``base``."""
-
-            def fill(i: Size, part: Size | None) -> Block:
-                name = em.name("zero")
-                return [Fill(name, image.dtype, 0),
-                        Store(name, image.dtype, buffer.name, base + i, 1, part)]  # fmt: skip
-
-            return em.vectors(start, stop, fill)
-
-        def copy(x: Size, n: Size, index: Size, part: Size | None) -> Block:
-            name, load = em.load(image, [n, channel, y - top, x], 0, part)
-            kept = part if plan.flat else None
-            return [load, Store(name, image.dtype, buffer.name, index, 1, kept)]
-
-        def row(n: Size, part: Size | None) -> Block:
-            """One row of a vector of examples, or of all examples."""
-            base, step, x = em.var("base"), em.var("s"), em.var("x")
-            first = index_of(target, [channel, y, *(0,) * (len(shape) - 2)])
-            out: Block = []
-            inside: Block = []
-            if plan.flat:
-                out.append(Let(base.name, first))
-                inside += zeros(base, 0, row_size)
-                for phase in range(m):
-                    # x + left = step·m + phase
-                    least = max(0, -(-(left - phase) // m))
-                    most = (x_end - 1 + left - phase) // m + 1
-                    at = base + step * strides[3] + phase * strides[2]
-                    body = copy(step * m + (phase - left), n, at, part)
-                    inside.append(For(step.name, least, most, tuple(body)))
-            else:
-                vector = em.var("v")
-                out.append(Let(vector.name, IndexOp("div", n, lanes)))
-                out.append(Let(base.name, first + vector * self.per_vector))
-                inside += zeros(base, 0, left * lanes)
-                body = copy(x, n, base + (x + left) * lanes, part)
-                inside.append(For(x.name, 0, x_end, tuple(body)))
-                inside += zeros(base, (x_end + left) * lanes, row_size)
-            within = IndexOp("min", y - top, (height - 1 + top) - y)
-            out += [When(-1, within, tuple(inside)),
-                    When(within, 0, tuple(zeros(base, 0, row_size)))]  # fmt: skip
-            return out
-
-        rows_of = row(0, self.batch) if plan.flat else em.vectors(0, self.batch, row, "n")
-        body: Block = [
-            Let(channel.name, IndexOp("div", chunk, rows)),
-            Let(y.name, IndexOp("mod", chunk, rows)),
-            *rows_of,
-        ]
-        em.phase(Parallel(chunk.name, channels * rows, tuple(body)), "zeros around")
-        return target
-
     # -- products --------------------------------------------------------------------------------
 
     def _products(self) -> None:
@@ -442,13 +365,10 @@ class _Winograd:
         for i in range(size):
             line = []
             for j in range(size):
-                at: list[Size] = [self.group * plan.depth + channel, ty * m + i]
-                if plan.flat:
-                    # vector tx of the row's tiles: its first element, then j / m steps on
-                    at += [j % m, j // m, 0]
-                    index = index_of(self.padded, at) + tx * lanes
-                else:
-                    index = base + index_of(self.padded, [*at, tx * m + j, 0])
+                index = base + patch_index(
+                    self.padded, self.group * plan.depth + channel, ty * m + i, tx, j, m, lanes,
+                    flat=plan.flat,
+                )  # fmt: skip
                 name = em.name("x")
                 line.append(name)
                 body.append(Load(name, self.dtype, self.padded.buffer, index, 1))
@@ -573,9 +493,9 @@ class _Winograd:
         body += [*block, *store((ty, tx), channel, done, n, part)]
         inside: Block = [For(row.name, start, stop, tuple(body))]
         there = self.columns - self.block * plan.width
-        columns: Bound = (
-            IndexOp("min", plan.width, there) if self.columns % plan.width else plan.width
-        )
+        columns: Bound = plan.width
+        if self.columns % plan.width:
+            columns = IndexOp("min", plan.width, there)
         return [For(t.name, 0, columns, (*lets, *inside))]
 
     def _store(

@@ -19,10 +19,10 @@ def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _model(batch: bc.Dim | int, dtype: str = "f64") -> bc.Model:
-    x = bc.input("x", (batch, 5, 4, 4), dtype)
+    x = bc.input("x", (batch, 9), dtype)
     y = bc.Sequential(
-        bc.Conv2d(5, 1), bc.ReLU(), bc.Flatten(), bc.Linear(77), bc.Tanh(), bc.Linear(45),
-        bc.ReLU(), bc.Linear(33),
+        bc.Linear(40, bias=False), bc.Linear(77), bc.Tanh(), bc.Linear(45), bc.ReLU(),
+        bc.Linear(33),
     )(x)  # fmt: skip
     return bc.Model(outputs={"y": y}, loss=bc.square_loss(y, bc.input("t", y.shape, dtype)))
 
@@ -37,7 +37,7 @@ OPTIMIZERS = {
 @pytest.mark.parametrize(
     ("batch", "sizes", "optimizer", "dtype"),
     [
-        (bc.Dim("N", 1, 64), (1, 3, 16, 37), "momentum", "f64"),
+        (bc.Dim("N", 1, 64), (1, 3, 16, 37), "momentum", "f32"),
         (4, (4,), "adam", "f64"),
         (3, (3,), "sgd", "f32"),
     ],
@@ -49,7 +49,7 @@ def test_agrees_with_numpy(
     model = _model(batch, dtype)
     rng = np.random.default_rng(0)
     programs = [
-        bc.compile(model, target, optimizer=OPTIMIZERS[optimizer], seed=2)
+        bc.compile(model, target, optimizer=OPTIMIZERS[optimizer], seed=2, functions=["train_step"])
         for target in ("c", "numpy")
     ]
     tolerance = 1e-10 if dtype == "f64" else 2e-5
@@ -61,8 +61,6 @@ def test_agrees_with_numpy(
         for _ in range(2):
             ours, theirs = (p.train_step(**feed)["loss"] for p in programs)
             np.testing.assert_allclose(ours, theirs, rtol=tolerance)
-        outputs = [p.infer(x=feed["x"])["y"] for p in programs]
-        np.testing.assert_allclose(*outputs, rtol=tolerance, atol=tolerance)
     mine, other = (p.state_dict() for p in programs)
     for name, value in other.items():
         np.testing.assert_allclose(mine[name], value, rtol=tolerance * 10, atol=tolerance)
@@ -75,15 +73,14 @@ def _kernels(model: bc.Model) -> list[LoopKernel]:
 
 
 def test_the_update_shares_a_reading() -> None:
-    """Two of the three layers have an input whose gradient is wanted: all three, here."""
+    """Three of the four layers have an input whose gradient is wanted."""
     kernels = _kernels(_model(4))
     together = [k for k in kernels if k.strategy == "one reading, with the update"]
     left = [k for k in kernels if k.strategy.startswith("with ")]
     assert len(together) == len(left) == 3
     assert all(not k.phases for k in left)
-    for first, rest in zip(together, reversed(left), strict=False):
-        assert first.kernel.operands[1].buffer.endswith("weight")
-        assert rest.kernel.writes()[0].buffer.endswith("weight")
+    matrices = [k.kernel.operands[1].buffer for k in together]
+    assert matrices == [k.kernel.writes()[0].buffer for k in left]
 
 
 def test_large_batches_go_the_other_way() -> None:
