@@ -111,6 +111,9 @@ def run(
         from ..runtime.artifact import load
 
         program = load(artifact)
+        if program.cannot_run:
+            raise UnsupportedError(f"{artifact} cannot run here", got=program.cannot_run,
+                                   hint=f"targets that run here: {', '.join(_running())}")  # fmt: skip
         inputs = dict(_array(program, function, text) for text in input_ or [])
         targets = dict(_target_file(text) for text in output or [])
         results = program.call(function, inputs)
@@ -130,6 +133,13 @@ def run(
                 out.print(f"{name}: {targets[name]}", markup=False)
             else:
                 out.print(f"{name} = {np.array2string(value, threshold=40)}", markup=False)
+
+
+def _running() -> list[str]:
+    """The targets that can run on this machine."""
+    from ..driver import BACKENDS
+
+    return [name for name, backend in BACKENDS.items() if backend("").availability().runs]
 
 
 def export(

@@ -134,7 +134,9 @@ def explain(
                           f"{row['bytes'] / 1e3:,.1f}", f"{row['flops'] / 1e6:,.2f}")  # fmt: skip
         out.print(table)
         if program.gpu_kernels:
-            out.print(_gpu_table(program.gpu_kernels))
+            # a row of it is wider than what a pipe is taken for
+            wide = None if out.is_terminal else 130
+            out.print(_gpu_table(program.gpu_kernels), width=wide)
         sizes = ", ".join(f"{n}={v}" for n, v in report["dims"].items())
         out.print(
             f"{wanted} at {sizes or 'fixed sizes'}: {report['kernels_before_fusion']} kernels "
@@ -159,11 +161,18 @@ def explain(
 
 def _gpu_table(kernels: dict[str, dict[str, Any]]) -> Table:
     """Registers, memory and instructions of kernels compiled for a GPU."""
-    table = Table("GPU kernel", "warps", "registers", "spilled", "shared", "tensor", "loads")
+    table = Table("GPU kernel", "warps", "registers", "spilled", "shared", "tensor cores", "loads",
+                  "in loops")  # fmt: skip
+
+    def listed(counts: dict[str, int] | None) -> str:
+        if counts is None:
+            return "?"
+        return " ".join(f"{n}x{what}" for what, n in counts.items() if n) or "none"
+
     for name, r in kernels.items():
-        loads = " ".join(f"{n}x{w}" for w, n in r.get("loads", {}).items() if n)
         table.add_row(name, str(r["warps"]), str(r["registers"]), str(r["spilled"]),
-                      str(r["shared"]), str(r.get("tensor", "?")), loads)  # fmt: skip
+                      str(r["shared"]), listed(r.get("tensor")), listed(r.get("loads")),
+                      listed(r.get("loop_loads")))  # fmt: skip
     return table
 
 
