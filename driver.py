@@ -28,6 +28,7 @@ from .errors import UnsupportedError, UsageError
 from .frontends.model import Model
 from .ir.brick import Parameter, State
 from .ir.graph import Graph
+from .ir.kernel.choices import Made
 from .ir.kernel.kernel import KernelProgram
 from .ir.kernel.memory import Buffer, Space
 from .ir.substitute import substitute
@@ -61,7 +62,7 @@ class Function:
     fusion: Fusion
     order: tuple[Group, ...]
     program: KernelProgram
-    kernels: Sequence[object]
+    kernels: Sequence[Made]
     plan: MemoryPlan
 
 

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from ..ir.dims import Size
 from ..ir.kernel.capabilities import Capabilities
-from ..ir.kernel.kernel import KernelProgram
+from ..ir.kernel.choices import UNDECIDED, Choice, Made, kernel_key
+from ..ir.kernel.kernel import Kernel, KernelProgram
 from ..ir.kernel.memory import Buffer
 
-__all__ = ["Availability", "Backend", "Leaf", "PlannedFunction"]
+__all__ = ["NO_CHOICES", "Availability", "Backend", "Choices", "Leaf", "PlannedFunction",
+           "chosen_for"]  # fmt: skip
+
+#: ``choices.kernel_key`` of a kernel -> what was decided for it beforehand, by a tuner or a table
+Choices = Mapping[str, Choice]
+
+NO_CHOICES: Choices = MappingProxyType({})
+
+
+def chosen_for(kernel: Kernel, choices: Choices) -> Choice:
+    """What a table says of a kernel; nothing if it does not have it."""
+    return choices.get(kernel_key(kernel), UNDECIDED) if choices else UNDECIDED
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ class PlannedFunction:
     name: str
     program: KernelProgram
     #: the backend's own programs, one a kernel, as ``select`` gave them
-    kernels: Sequence[object]
+    kernels: Sequence[Made]
     offsets: Mapping[str, Size]
     peak: Size
     #: the function that this one stands for where every dim is 1; empty for all others
@@ -61,9 +74,22 @@ class Backend(Protocol):
         ...
 
     def select(
-        self, program: KernelProgram
-    ) -> tuple[Sequence[object], Mapping[int, Sequence[Buffer]]]:
-        """The backend's program for every kernel, and the scratch memory that each needs."""
+        self, program: KernelProgram, choices: Choices = ...
+    ) -> tuple[Sequence[Made], Mapping[int, Sequence[Buffer]]]:
+        """The backend's program for every kernel, and the scratch memory that each needs.
+
+        ``choices`` are taken as they are; the cost model decides about all other kernels.
+        """
+        ...
+
+    def candidates(
+        self, program: KernelProgram, number: int, around: Choice = UNDECIDED
+    ) -> Sequence[Made]:
+        """Ways to carry out one kernel, by number.
+
+        The first is ``around``, as ``select`` takes it; the others differ from it in one decision.
+        A target with one way for each kernel gives that one.
+        """
         ...
 
     def print(

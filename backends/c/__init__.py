@@ -10,11 +10,12 @@ from types import MappingProxyType
 from ...errors import InternalError
 from ...ir.dims import Size, hint, product
 from ...ir.kernel.capabilities import Capabilities
+from ...ir.kernel.choices import UNDECIDED, Choice, neighbours
 from ...ir.kernel.kernel import Kernel, KernelProgram, Region
 from ...ir.kernel.loops import LoopKernel
 from ...ir.kernel.memory import Access, Buffer, Space, contiguous_strides
 from ...ir.kernel.scalar import ScalarBuilder
-from ..base import Availability, Leaf, PlannedFunction
+from ..base import NO_CHOICES, Availability, Choices, Leaf, PlannedFunction, chosen_for
 from ..module import FunctionText, comment, dim_names, dtype_name, function_entry, print_module
 from ..module import print_size as python_size
 from . import library
@@ -69,14 +70,25 @@ class CBackend:
         return Availability(True, True, f"{' '.join(command)}, {self.cpu.name}")
 
     def select(
-        self, program: KernelProgram
+        self, program: KernelProgram, choices: Choices = NO_CHOICES
     ) -> tuple[Sequence[LoopKernel], Mapping[int, Sequence[Buffer]]]:
         taken = _names(program)
-        kernels = [self._carry_out(k, taken, n) for n, k in enumerate(program.kernels)]
+        kernels = [
+            self._carry_out(k, taken, n, chosen_for(k, choices))
+            for n, k in enumerate(program.kernels)
+        ]
         return kernels, {k: x.scratch for k, x in enumerate(kernels) if x.scratch}
 
-    def _carry_out(self, kernel: Kernel, taken: frozenset[str], number: int) -> LoopKernel:
-        return carry_out(kernel, self.cpu.lanes, self.cpu.registers, taken, number)
+    def candidates(
+        self, program: KernelProgram, number: int, around: Choice = UNDECIDED
+    ) -> Sequence[LoopKernel]:
+        taken, kernel = _names(program), program.kernels[number]
+        return neighbours(lambda c: self._carry_out(kernel, taken, number, c), around)
+
+    def _carry_out(
+        self, kernel: Kernel, taken: frozenset[str], number: int, wanted: Choice = UNDECIDED
+    ) -> LoopKernel:
+        return carry_out(kernel, self.cpu.lanes, self.cpu.registers, taken, number, wanted)
 
     def print(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ...ir.dims import Dim, Size, hint, product
 from ...ir.dtypes import DType
+from ...ir.kernel.choices import UNDECIDED, Choice, Picks
 from ...ir.kernel.kernel import Kernel, Region
 from ...ir.kernel.loops import (
     Bound,
@@ -56,13 +57,19 @@ class Emitter:
         registers: int,
         taken: frozenset[str],
         number: int,
+        wanted: Choice = UNDECIDED,
     ) -> None:
         self.kernel = kernel
+        #: every decision that could be another one goes through here, by name
+        self.picks = Picks(wanted)
+        self.pick = self.picks.pick
         self.lanes = lanes
         #: columns and rows of the largest register tile: sums, a vector a column, one element
         # (a vector of float64 takes two registers)
         wide = kernel.after.program.inputs[:1] == (DType.F64,)
         self.tile = (4 if registers >= 32 else 2) // (2 if wide else 1), 6
+        #: how many vectors fit into the registers
+        self.vectors_held = registers // (2 if wide else 1)
         self.number = number
         self.phases: list[Phase] = []
         self.scratch: list[Buffer] = []
@@ -90,7 +97,9 @@ class Emitter:
         return buffer
 
     def finish(self, strategy: str) -> LoopKernel:
-        return LoopKernel(self.kernel, strategy, tuple(self.phases), tuple(self.scratch))
+        choice, options = self.picks.finish()
+        phases, scratch = tuple(self.phases), tuple(self.scratch)
+        return LoopKernel(self.kernel, strategy, phases, scratch, choice, options)
 
     def phase(self, work: Parallel, note: str = "", private: tuple[Buffer, ...] = ()) -> None:
         self.phases.append(Phase(work, private, note))

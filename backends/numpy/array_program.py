@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...ir.dims import Size
+from ...ir.kernel.choices import UNDECIDED, Choice, Options
 from ...ir.kernel.kernel import Kernel
 from ...ir.kernel.memory import Buffer
 
@@ -106,3 +107,5 @@ class ArrayKernel:
     statements: tuple[Statement, ...]
     #: functions of the module's prelude that the statements call
     helpers: frozenset[str] = frozenset()
+    choice: Choice = UNDECIDED
+    options: Options = ()

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...ir.kernel.capabilities import Capabilities
+from ...ir.kernel.choices import UNDECIDED, Choice, Picks, neighbours
 from ...ir.kernel.kernel import KernelProgram
 from ...ir.kernel.memory import Buffer
-from ..base import Availability, Leaf, PlannedFunction
+from ..base import NO_CHOICES, Availability, Choices, Leaf, PlannedFunction, chosen_for
 from ..module import print_module
 from . import device
 from .build import build
@@ -76,13 +77,22 @@ class TritonBackend:
         return Availability(True, False, "Triton; no GPU: compiles for sm_80, sm_90, gfx942")
 
     def select(
-        self, program: KernelProgram
+        self, program: KernelProgram, choices: Choices = NO_CHOICES
     ) -> tuple[Sequence[TritonKernel], Mapping[int, Sequence[Buffer]]]:
         kernels = [
-            carry_out(Context(kernel, program.buffers, self.options, number))
+            self._carry_out(program, number, chosen_for(kernel, choices))
             for number, kernel in enumerate(program.kernels)
         ]
         return kernels, {k: x.scratch for k, x in enumerate(kernels) if x.scratch}
+
+    def candidates(
+        self, program: KernelProgram, number: int, around: Choice = UNDECIDED
+    ) -> Sequence[TritonKernel]:
+        return neighbours(lambda c: self._carry_out(program, number, c), around)
+
+    def _carry_out(self, program: KernelProgram, number: int, wanted: Choice) -> TritonKernel:
+        kernel = program.kernels[number]
+        return carry_out(Context(kernel, program.buffers, self.options, number, Picks(wanted)))
 
     def print(
         self,

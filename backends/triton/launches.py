@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...ir.dims import Size
+from ...ir.kernel.choices import UNDECIDED, Choice, Options
 from ...ir.kernel.kernel import Kernel
 from ...ir.kernel.memory import Buffer
 
@@ -48,3 +49,5 @@ class TritonKernel:
     kernel: Kernel
     launches: tuple[Launch, ...]
     scratch: tuple[Buffer, ...] = ()
+    choice: Choice = UNDECIDED
+    options: Options = ()

@@ -17,6 +17,7 @@ from typing import Literal as OneOf
 
 from ..dims import Dim, Size
 from ..dtypes import DType
+from .choices import UNDECIDED, Choice, Options
 from .kernel import Kernel
 from .memory import Buffer
 from .scalar import Literal
@@ -261,12 +262,14 @@ class Phase:
 
 @dataclass(frozen=True)
 class LoopKernel:
-    """A kernel with its strategy's result. ``private`` is scratch of each thread, in bytes."""
+    """A kernel with its strategy's result, what the strategy decided, and what else it could."""
 
     kernel: Kernel
     strategy: str
     phases: tuple[Phase, ...]
     scratch: tuple[Buffer, ...] = ()
+    choice: Choice = UNDECIDED
+    options: Options = ()
 
 
 def count(body: Sequence[Statement]) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ....errors import UnsupportedError
 from ....ir.kernel import anchors
+from ....ir.kernel.choices import UNDECIDED, Choice
 from ....ir.kernel.kernel import Kernel
 from ....ir.kernel.loops import LoopKernel
 from ..emitter import Emitter
@@ -43,10 +44,18 @@ STRATEGIES: dict[type[anchors.Anchor], tuple[str, Callable[[Emitter], None]]] = 
 
 
 def carry_out(
-    kernel: Kernel, lanes: int, registers: int, taken: frozenset[str], number: int
+    kernel: Kernel,
+    lanes: int,
+    registers: int,
+    taken: frozenset[str],
+    number: int,
+    wanted: Choice = UNDECIDED,
 ) -> LoopKernel:
-    """The kernel as a loop program. ``taken`` are names that mean something already."""
-    em = Emitter(kernel, lanes, registers, taken, number)
+    """The kernel as a loop program. ``taken`` are names that mean something already.
+
+    ``wanted`` are decisions that the strategy does not make itself.
+    """
+    em = Emitter(kernel, lanes, registers, taken, number, wanted)
     read_before_written(em)
     kernel = em.kernel
     if kernel.anchor is None:

@@ -18,12 +18,15 @@ from ....ir.kernel.memory import Access, Buffer, Space, contiguous_strides
 from ....ir.kernel.scalar import ScalarBuilder
 from ..emitter import Block, Emitter, index_of, leader, round_up
 from ..maps import map_region
-from .tile import Column, Tile, columns, row_count, steps
+from .tile import Column, Tile, columns, row_count, row_options, steps, tile_columns
 
 __all__ = ["contract"]
 
 #: bytes of vectors that a block of the sum may keep in the first cache
 BLOCK_BYTES = 24 * 1024
+
+#: most bytes of rows that a thread copies to its stack
+STACK_BYTES = 256 * 1024
 
 #: rows in a chunk of work, about; of a large operand more, to read memory in longer pieces
 CHUNK_ROWS = 32
@@ -61,10 +64,17 @@ def contract(em: Emitter) -> None:
     if _is_dot(a, b, sizes, lane, row, contracted):
         _dots(em, a, b, sizes, lane, contracted[0])
         return
+    if row and lane not in a.letters:
+        lanes = sizes[lane] if lane else 1
+        em.tile = tile_columns(em, -(-lanes // em.lanes) if isinstance(lanes, int) else lanes)
     if lane and b.stride(lane) != 1 and row and hint(sizes[row]) >= 4:
         panel = em.lanes * em.tile[0]
         size = sizes[lane]
-        if len(b.letters) == 2 and isinstance(size, int) and size > 2 * panel:
+        copy = "whole"
+        if len(b.letters) == 2 and isinstance(size, int) and size > panel:
+            copy = em.pick("copy", "panels" if size > 2 * panel else copy, ("panels", "whole"))
+        if copy == "panels":
+            assert isinstance(size, int)
             b = _panels(em, b, lane, panel, size)
         else:
             b = _packed(em, b, lane)
@@ -255,10 +265,16 @@ def _tiles(
     vectors = -(-lanes // em.lanes) if isinstance(lanes, int) else most_columns
     wide = min(vectors, most_columns)
     r = row_count(rows, most_rows * most_columns // wide if wide < most_columns else most_rows)
+    if row and lane not in a.letters:
+        r = em.pick("rows", r, row_options(em, rows, wide))
     k_outer = contracted[0] if len(contracted) == 1 else ""
     depth = sizes[k_outer] if k_outer else 1
     block = max(16, BLOCK_BYTES // (wide * em.lanes * dtype.itemsize))
     blocked = bool(k_outer) and bool(row) and hint(depth) > block * 3 // 2
+    if k_outer and row and lane and isinstance(depth, int):
+        sums = [n for n in (block // 2, block, block * 2) if n >= 16 and depth > n * 3 // 2]
+        block = em.pick("block", block if blocked else depth, (*sums, depth))
+        blocked = block < depth
     # a piece of the batch for each thread, unless the other operand is the larger one
     sizes_of_a, sizes_of_b = product(a.access.shape), product(b.access.shape)
     split = None
@@ -272,6 +288,11 @@ def _tiles(
         all_tiles = -(-rows // r)
         blocks = -(-all_tiles // tiles)
         tiles = -(-all_tiles // (blocks + blocks % 2))
+    if isinstance(rows, int) and row:
+        most_tiles = -(-rows // r)
+        tiles = min(tiles, most_tiles)
+        others = [n for n in (1, tiles // 2, tiles * 2, most_tiles) if 0 < n <= most_tiles]
+        tiles = em.pick("tiles", tiles, others)
     row_block = r * tiles
     count_rows = round_up(rows, row_block)
     # with one row, groups of columns are what threads share
@@ -303,9 +324,13 @@ def _tiles(
 
     # rows that lie side by side are copied, a block at a time, to where they can be read in order
     packed = bool(k_outer) and bool(row) and a.stride(row) == 1 and a.stride(k_outer) != 1
-    packed = packed and lane not in a.letters and tiles > 1 and isinstance(depth, int)
     pitch = -(-row_block // em.lanes) * em.lanes
     longest = block + block // 2 if blocked or not isinstance(depth, int) else depth
+    packed = packed and lane not in a.letters and isinstance(depth, int)
+    if packed and longest * pitch * dtype.itemsize <= STACK_BYTES:
+        packed = bool(em.pick("pack", int(tiles > 1), (0, 1)))
+    else:
+        packed = False
     panel = Buffer(em.name("rows_here"), dtype, longest * pitch, Space.ARENA)
 
     def pack(lo: Size, hi: Size | IndexOp) -> Block:

@@ -22,7 +22,7 @@ from ..maps import map_region
 from .contract import BLOCK_BYTES, partial_for
 from .flatten import flatten_convolution, flatten_input_grad
 from .taps import Axis, adjoint_axis, fixed, forward_axis, over_taps, tap_of
-from .tile import Column, Tile, row_count, steps
+from .tile import Column, Tile, row_count, row_options, steps, tile_columns
 
 __all__ = ["convolution", "convolution_input_grad"]
 
@@ -98,8 +98,9 @@ class _Sums:
         self.spatial = after.shape[2:]
         self.rank = len(self.spatial)
         self.lanes = after.shape[0]
-        self.most, most_rows = em.tile
+        self.most, most_rows = tile_columns(em, 8)
         self.r = row_count(geo.rows, most_rows)
+        self.r = em.pick("rows", self.r, row_options(em, geo.rows, self.most))
         self.panels, self.per_group = _panels(em, w, geo, self.r)
         self.taps = int(product(geo.kernel))  # type: ignore[arg-type]
         step_bytes = self.most * em.lanes * self.dtype.itemsize * self.taps
@@ -111,6 +112,9 @@ class _Sums:
         if self.lanes == 1 and not flattened:
             # a single example fits into the caches, and its lanes may lie along either axis
             self.block = geo.depth
+        else:
+            sums = [n for n in (block // 2, block, block * 2) if n and geo.depth > n * 3 // 2]
+            self.block = em.pick("block", self.block, (*sums, geo.depth))
         lane = self.rank + 1 if self.lines else 0
         self.waiting = partial_for(em, lane) if self.block < geo.depth else None
         self.k = em.var("k_c")
@@ -128,6 +132,8 @@ class _Sums:
             row_blocks = min(
                 range(2, row_blocks + 1, 2), key=lambda n: (-(-tiles // n) * n - tiles, -n)
             )
+        others = [n for n in (1, 2, 4, 8) if n <= tiles]
+        row_blocks = em.pick("row blocks", row_blocks, others)
         row_block = -(-tiles // row_blocks) * self.r
         row_blocks = -(-geo.rows // row_block)
         split = None if isinstance(self.lanes, int) else em.split(self.lanes)
@@ -135,7 +141,10 @@ class _Sums:
         places_inside: Bound = geo.groups
         if self.rank:
             places_inside = IndexOp("mul", self.spatial[0], geo.groups)
-        if self._by_places():
+        order = "places" if self._by_places() else "rows"
+        if row_blocks > 1:
+            order = em.pick("order", order, ("places", "rows"))
+        if order == "places":
             body: Block = [
                 Let(number.name, IndexOp("mod", chunk, row_blocks)),
                 Let(more.name, IndexOp("div", chunk, row_blocks)),

@@ -29,7 +29,7 @@ from ....ir.kernel.loops import (
 )
 from ..emitter import Block, Emitter
 
-__all__ = ["Column", "Tile", "columns", "row_count", "steps"]
+__all__ = ["Column", "Tile", "columns", "row_count", "row_options", "steps", "tile_columns"]
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,29 @@ def row_count(rows: Size, most: int) -> int:
             return count
     # as even as possible: 500 rows with at most 12 are 41 tiles of 12 and one of 8
     return most
+
+
+def row_options(em: Emitter, rows: Size, columns: int) -> list[int]:
+    """Rows of a tile of so many columns that leave registers for its vectors and an element.
+
+    From the most that there are to half of it, in few steps.
+    """
+    most = max(1, (em.vectors_held - 1 - columns) // columns)
+    if isinstance(rows, int):
+        most = min(most, rows)
+    step = max(1, most // 8)
+    return list(range(most, max(1, most // 2) - 1, -step))
+
+
+def tile_columns(em: Emitter, vectors: Size) -> tuple[int, int]:
+    """Columns of a tile and about how many rows it then has; ``vectors`` is what there is."""
+    columns, rows = em.tile
+    held = em.vectors_held
+    others = [c for c in (1, 2, 3, 4, 6) if 3 * c < held]
+    if isinstance(vectors, int):
+        others = [c for c in others if c <= vectors]
+    taken = em.pick("columns", columns, others)
+    return taken, rows * columns // taken
 
 
 def steps(

@@ -18,7 +18,7 @@ from .common import anchor_target, epilogue
 from .contract import BLOCK_BYTES
 from .flatten import flatten_weight_grad
 from .taps import fixed
-from .tile import row_count, steps
+from .tile import row_count, row_options, steps
 
 __all__ = ["convolution_weight_grad"]
 
@@ -67,6 +67,7 @@ class _WeightGrad:
         wide = self.taps * self.channels
         registers = 8 * em.tile[0]
         self.r = row_count(rows, max(1, (registers - 1 - wide) // wide))
+        self.r = em.pick("rows", self.r, row_options(em, rows, wide))
         self.place = [em.var("o") for _ in self.kernel]
 
     def run(self) -> None:
@@ -76,7 +77,11 @@ class _WeightGrad:
         per_channel = self.r * taps * em.lanes * self.dtype.itemsize
         block = max(1, SUM_BYTES // per_channel // self.channels) * self.channels
         depth = hint(self.depth)
-        block = min(block, -(-depth // self.channels) * self.channels)
+        whole = -(-depth // self.channels) * self.channels
+        block = min(block, whole)
+        half = -(-block // 2 // self.channels) * self.channels
+        others = [n for n in (half, block * 2) if 0 < n <= whole]
+        block = em.pick("channels", block, others)
         row_blocks, c_blocks = round_up(self.rows, self.r), round_up(self.depth, block)
         chunks = -(-hint(self.rows) // self.r) * -(-depth // block) * anchor.groups
         # few chunks: the rows of the image are cut into parts, each with sums of its own, so
@@ -85,6 +90,9 @@ class _WeightGrad:
         parts = 1
         if chunks < FEW_CHUNKS and isinstance(height, int):
             parts = min(height, -(-2 * FEW_CHUNKS // chunks))
+        if isinstance(height, int):
+            parts = em.pick("parts", parts, [n for n in (1, 2, 4, 8) if n <= height])
+        self.image_bytes = em.pick("image", BLOCK_BYTES, (BLOCK_BYTES // 2, BLOCK_BYTES * 2))
         chunk, left = em.var("c"), [em.var("rest") for _ in range(3)]
         number, group, c_number = em.var("block"), em.var("g"), em.var("block")
         first_row, last_row = em.var("first"), em.var("last")
@@ -164,7 +172,7 @@ class _WeightGrad:
         ends = self._taps(lambda c, tap: self._finish(rows, c, tap))
         return [
             *clear,
-            Let(height.name, IndexOp("max", 1, IndexOp("div", BLOCK_BYTES, row))),
+            Let(height.name, IndexOp("max", 1, IndexOp("div", self.image_bytes, row))),
             For(y.name, self.first_y, self.last_y, tuple(block), height),
             *ends,
         ]

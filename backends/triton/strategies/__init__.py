@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ....errors import UnsupportedError
 from ....ir.kernel import anchors
@@ -34,11 +35,14 @@ _TABLE: dict[type[anchors.Anchor], Callable[[Context], TritonKernel]] = {
 
 
 def carry_out(context: Context) -> TritonKernel:
-    """The launches of one kernel. Raises UnsupportedError for an anchor without a strategy."""
+    """The launches of one kernel, with what was decided.
+
+    Raises UnsupportedError for an anchor without a strategy.
+    """
     anchor = context.kernel.anchor
-    if anchor is None:
-        return maps.map_kernel(context)
-    try:
-        return _TABLE[type(anchor)](context)
-    except KeyError:
-        raise UnsupportedError("triton has no kernel for this anchor", got=anchor.kind) from None
+    strategy = maps.map_kernel if anchor is None else _TABLE.get(type(anchor))
+    if strategy is None:
+        raise UnsupportedError("triton has no kernel for this anchor", got=context.kernel.kind)
+    made = strategy(context)
+    choice, options = context.picks.finish()
+    return replace(made, choice=choice, options=options)

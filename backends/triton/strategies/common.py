@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ....ir.dims import Size, hint, product
 from ....ir.dtypes import DType
+from ....ir.kernel.choices import Picks
 from ....ir.kernel.kernel import Kernel, Region
 from ....ir.kernel.memory import Access, Buffer, Space
 from ....ir.kernel.spaces import coalesce, order_of, project, sizes_of
@@ -34,6 +35,8 @@ class Context:
     options: Options
     #: number of the kernel in its function, for names of scratch memory
     number: int
+    #: every decision that could be another one goes through here, by name
+    picks: Picks = field(default_factory=Picks)
 
     def writer(self, suffix: str = "") -> Writer:
         return Writer(self.kernel, self.buffers, suffix)

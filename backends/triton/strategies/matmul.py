@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ....ir.dims import Size, hint, product
 from ....ir.dtypes import DType
+from ....ir.kernel.choices import Picks
 from ....ir.kernel.memory import contiguous_strides
 from ..launches import TritonKernel
 from ..scalars import emit_region
@@ -77,6 +78,34 @@ def choose_parts(problem: Problem, blocks: Blocks) -> int:
     return max(1, min(steps // 8, PROGRAMS // tiles, 64))
 
 
+def pick_blocks(picks: Picks, default: Blocks, problem: Problem, dtype: DType) -> Blocks:
+    """The tile, or another one that is wanted."""
+    m, n, k = (hint(product(s)) for s in (problem.m, problem.n, problem.k))
+    most = 64 if dtype is DType.F64 else 256
+
+    def sizes(size: int, least: int, bound: int) -> list[int]:
+        found = [least]
+        while found[-1] < min(size, bound):
+            found.append(found[-1] * 2)
+        return found
+
+    bm = picks.pick("m", default.m, sizes(m, 16, most))
+    # a tile that is large both ways does not fit into the registers
+    bn = picks.pick("n", default.n, [x for x in sizes(n, 16, most) if bm * x <= 256 * 128])
+    bk = picks.pick("k", default.k, sizes(k, 16, 64))
+    return Blocks(
+        bm, bn, bk,
+        picks.pick("warps", default.warps, (4, 8)),
+        picks.pick("stages", default.stages, (2, 3, 4)),
+    )  # fmt: skip
+
+
+def part_options(problem: Problem, blocks: Blocks, default: int) -> list[int]:
+    """Other numbers of parts of the sums: none, half and twice as many."""
+    steps = _cdiv(hint(product(problem.k)), blocks.k)
+    return [p for p in (1, default // 2, default * 2, 4) if p > 0 and p * 4 <= max(4, steps)]
+
+
 def _cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
@@ -87,8 +116,9 @@ def matmul(
     """The kernel: loop, then the region after the anchor, in the sums' registers."""
     kernel = context.kernel
     precision = "f32" if dtype is DType.F64 else context.options.precision
-    b = choose_blocks(problem, dtype, precision)
+    b = pick_blocks(context.picks, choose_blocks(problem, dtype, precision), problem, dtype)
     parts = choose_parts(problem, b)
+    parts = context.picks.pick("parts", parts, part_options(problem, b, parts))
     w = context.writer()
     sizes = {"m": product(problem.m), "n": product(problem.n), "k": product(problem.k)}
     counts = [
