@@ -270,7 +270,8 @@ def _lower(
     seconds: dict[str, float],
 ) -> Function:
     started = time.perf_counter()
-    layouts = choose_layouts(graph, orders, chosen.capabilities.layout)
+    widens = chosen.capabilities.half is not None
+    layouts = choose_layouts(graph, orders, chosen.capabilities.layout, widens=widens)
     started = _count(seconds, "layouts", started)
     fusion = fuse(graph, layouts, chosen.capabilities)
     started = _count(seconds, "fuse", started)

@@ -239,6 +239,7 @@ def describe(compiled: Compiled) -> dict[str, Any]:
         "brickc": __version__,
         "model": compiled.model.name,
         "target": compiled.target,
+        "precision": backend(compiled.target).precision,
         "tolerances": dict(backend(compiled.target).tolerances),
         "dtype": "f64" if dtypes == {DType.F64} else "f32",
         "functions": functions,

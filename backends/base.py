@@ -66,7 +66,14 @@ class Backend(Protocol):
     """One target: capabilities, choice of strategies, printing."""
 
     name: str
-    capabilities: Capabilities
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def precision(self) -> str:
+        """How products and values between kernels are rounded; "f32" if they are not."""
+        ...
 
     @property
     def tolerances(self) -> Mapping[str, float]:

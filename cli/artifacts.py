@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UnsupportedError, UsageError
 from .console import out, print_json, reported, write_file
 from .options import (
     Json,

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from ..ir.brick import Leaf, Parameter, State, View
 from ..ir.bricks.contract import Contract
+from ..ir.bricks.convert import Cast, is_rounding, is_widening
 from ..ir.bricks.convolution import Convolution, ConvolutionInputGrad, ConvolutionWeightGrad
 from ..ir.bricks.elementwise import Elementwise
 from ..ir.bricks.placement import Copy, Prefer
@@ -41,6 +42,7 @@ from ..ir.bricks.window import (
     WindowSumGrad,
 )
 from ..ir.dims import Size, hint
+from ..ir.dtypes import DType
 from ..ir.graph import Graph, Node
 from ..ir.kernel.memory import contiguous_strides
 from ..ir.types import TensorType
@@ -75,6 +77,10 @@ class Layouts:
     def owns(self, id: int) -> bool:
         """True if the value has memory of its own (if it is stored at all)."""
         return self.placed[id].root == id
+
+    def shares(self, node: Node) -> bool:
+        """True for a view of another value's memory, or a half that is widened when it is read."""
+        return isinstance(node.brick, View | Cast) and not self.owns(node.id)
 
 
 def broadcast_strides(
@@ -111,19 +117,25 @@ def stride_order(shape: Sequence[Size], strides: Sequence[Size]) -> Order:
 
 
 def choose_layouts(
-    graph: Graph, fixed: Mapping[str, Order] | None = None, policy: str = "batch innermost"
+    graph: Graph,
+    fixed: Mapping[str, Order] | None = None,
+    policy: str = "batch innermost",
+    *,
+    widens: bool = False,
 ) -> Layouts:
     """Places for all values of a graph.
 
     ``fixed`` gives orders of parameters and states by name, decided by another function
-    that shares them. ``policy`` is the target's, see ``Capabilities.layout``.
+    that shares them. ``policy`` is the target's, see ``Capabilities.layout``. ``widens`` says
+    that it reads halves as f32.
     """
-    return _Chooser(graph, fixed or {}, policy).run()
+    return _Chooser(graph, fixed or {}, policy, widens).run()
 
 
 class _Chooser:
-    def __init__(self, graph: Graph, fixed: Mapping[str, Order], policy: str) -> None:
+    def __init__(self, graph: Graph, fixed: Mapping[str, Order], policy: str, widens: bool) -> None:
         self.graph = graph
+        self.widens = widens
         self.fixed = fixed
         self.row_major = policy == "row major"
         self.channels_last = policy == "channels last"
@@ -165,7 +177,7 @@ class _Chooser:
             return i
 
         for node in self.nodes:
-            if isinstance(node.brick, Elementwise):
+            if isinstance(node.brick, Elementwise) or self._is_half(node):
                 for operand in self.graph.operands(node):
                     if operand.type.shape == node.type.shape:
                         parent[find(operand.id)] = find(node.id)
@@ -210,6 +222,10 @@ class _Chooser:
         BLAS is up to twice as fast on tall results, and reads transposed weights as fast.
         """
         for user, position in self.graph.users(leaf.id):
+            if self._is_half(user):
+                found = self._contraction_order(user)
+                if found is not None:
+                    return found
             if self.channels_last:
                 if isinstance(user.brick, Convolution) and position == 1:
                     return _channels_last(leaf.type.rank)
@@ -254,6 +270,8 @@ class _Chooser:
                     through = _through_reshape(self.graph.node(node.operands[0]), node, want)
                     if through is not None:
                         self._wish(node.operands[0], through)
+                case Cast() if self._is_half(node):
+                    self._wish_equal(node, want)
                 case Elementwise() | Pad() | Slice() | Reverse() | Concat() | Copy():
                     self._wish_equal(node, want)
                 case _ if isinstance(brick, _WINDOWS):
@@ -288,6 +306,9 @@ class _Chooser:
             # one line of indices, repeated along the other axes
             strides = tuple(1 if a == brick.axis else 0 for a in range(node.type.rank))
             self.placed[node.id] = Placed(node.id, 0, strides)
+            return
+        if self.widens and self._is_half(node) and node.type.dtype is DType.F32:
+            self.placed[node.id] = self.placed[node.operands[0]]
             return
         if isinstance(brick, View):
             operand = self.graph.node(node.operands[0])
@@ -330,7 +351,8 @@ class _Chooser:
             return want
         if isinstance(brick, Leaf):
             return _row_major(node)
-        if isinstance(brick, (Elementwise, Pad, Concat, Copy, BroadcastTo, *_WINDOWS)):
+        follows = (Elementwise, Pad, Concat, Copy, BroadcastTo, *_WINDOWS)
+        if isinstance(brick, follows) or self._is_half(node):
             for operand in self.graph.operands(node):
                 if operand.type.shape == node.type.shape or (
                     operand.type.rank == node.type.rank and not isinstance(brick, Elementwise)
@@ -384,9 +406,16 @@ class _Chooser:
         """How convolutions want images [N, C, *S] to lie."""
         return _channels_last(rank) if self.channels_last else _batch_innermost(rank)
 
+    def _is_half(self, node: Node) -> bool:
+        """True for a value in half the bytes of its operand, or in twice as many."""
+        if not isinstance(node.brick, Cast):
+            return False
+        operand = self.graph.node(node.operands[0]).type
+        return is_rounding(node.brick, operand) or is_widening(node.brick, operand)
+
     def _origin(self, node: Node) -> Node:
         """The node that a chain of views and copies starts from."""
-        while isinstance(node.brick, View | Copy):
+        while isinstance(node.brick, View | Copy) or self._is_half(node):
             node = self.graph.node(node.operands[0])
         return node
 

@@ -11,6 +11,7 @@ from .optimize.canonicalise import canonicalise
 from .optimize.expand import expand
 from .optimize.join_optimizer import join_gradients
 from .optimize.legalise_convolution import legalise_convolution
+from .optimize.mixed_precision import keep_halves
 from .optimize.own_updates import own_updates
 from .optimize.simplify import simplify
 from .optimize.specialise import specialise
@@ -127,4 +128,12 @@ def target_pipeline(capabilities: Capabilities) -> Pipeline:
         own_updates,
         "very last: merging equal nodes could give two updates one value again",
     )
-    return Pipeline(capabilities.name, (*passes, owned))
+    passes = (*passes, owned)
+    if capabilities.half is not None:
+        kept = Pass(
+            "keep halves",
+            partial(keep_halves, capabilities=capabilities),
+            "after the very last: which values reach memory is only known of the finished graph",
+        )
+        passes = (*passes, kept)
+    return Pipeline(capabilities.name, passes)

@@ -53,6 +53,7 @@ class CBackend:
 
     name = "c"
     capabilities = CAPABILITIES
+    precision = "f32"
     tolerances: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, cpu: Cpu) -> None:

@@ -40,6 +40,7 @@ class NumpyBackend:
 
     name = "numpy"
     capabilities = CAPABILITIES
+    precision = "f32"
     tolerances: Mapping[str, float] = MappingProxyType({})
 
     @staticmethod

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...ir.kernel.capabilities import Capabilities
@@ -42,15 +43,23 @@ CAPABILITIES = Capabilities(
     bundle_bytes=1 << 30,
 )  # fmt: skip
 
-#: relative error of a few layers with operands rounded to 10 or 7 bits of mantissa
-_ROUNDED = {"tf32": 1e-2, "bf16": 5e-2}
+#: relative error of a few layers with operands or values rounded to 10 or 7 bits of mantissa
+_ROUNDED = {"tf32": 1e-2, "f16": 1e-2, "bf16": 5e-2}
 
 
 class TritonBackend:
     """Implements ``backends.base.Backend`` for one architecture and precision."""
 
     name = "triton"
-    capabilities = CAPABILITIES
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(CAPABILITIES, half=self.options.half)
+
+    @property
+    def precision(self) -> str:
+        """How exact numbers are between and inside products: an entry of the manifest."""
+        return self.options.precision
 
     @property
     def tolerances(self) -> Mapping[str, float]:

@@ -187,9 +187,8 @@ class TorchDevice:
 
     def _pointer(self, memory: DeviceMemory, offset: int, dtype: str) -> Any:
         block = memory.block
-        size = np.dtype(dtype).itemsize
-        end = offset + (len(block) - offset) // size * size
         kind = self.torch.int8 if dtype == "bool" else getattr(self.torch, dtype)
+        end = offset + (len(block) - offset) // kind.itemsize * kind.itemsize
         return block[offset:end].view(kind)
 
     def _graph(self, start: Callable[[], None]) -> Callable[[], None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import UnsupportedError
+from ...ir.dtypes import DType
 
 __all__ = ["ARCHITECTURES", "PRECISIONS", "Architecture", "Options", "parse"]
 
@@ -31,12 +32,9 @@ ARCHITECTURES = {
     )
 }
 
-#: how the products of matrices and convolutions are formed: f32 in full, operands rounded to
-#: tf32 (10 bits of mantissa), or to bf16 (7 bits); sums are f32 and so is everything in memory
-PRECISIONS = ("f32", "tf32", "bf16")
-
-#: half floats would need the loss to be scaled, which the training step does not do
-_MISSING = {"f16": "f16 needs loss scaling, which training steps do not have yet; use bf16 or tf32"}
+#: f32 in full; products of operands rounded to tf32 (10 bits of mantissa); or activations and
+#: gradients kept as halves, bf16 (7 bits) or f16 (10 bits). Sums are f32 always
+PRECISIONS = ("f32", "tf32", "bf16", "f16")
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,11 @@ class Options:
 
     architecture: Architecture | None
     precision: str
+
+    @property
+    def half(self) -> DType | None:
+        """The dtype between kernels, if it is a half."""
+        return {"bf16": DType.BF16, "f16": DType.F16}.get(self.precision)
 
 
 def parse(text: str) -> Options:
@@ -61,6 +64,5 @@ def parse(text: str) -> Options:
                 "unknown option of target triton",
                 got=f"triton:{text}",
                 expected=f"{', '.join(ARCHITECTURES)}, {', '.join(PRECISIONS)}, joined by commas",
-                hint=_MISSING.get(word, ""),
             )
     return Options(architecture, precision)

@@ -11,18 +11,30 @@ from collections.abc import Iterable
 __all__ = ["NEEDS", "PRELUDE", "prelude_text"]
 
 PRELUDE: dict[str, str] = {
-    "bf16": '''\
-# the interpreter would multiply the bit patterns of bf16: there the rounded value is widened again
+    "interpreted": """\
+# Triton's interpreter cuts f32 to bf16, and multiplies the bit patterns of bf16
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
-
-
+""",
+    "bf16": '''\
 @triton.jit
 def bf16(x):
-    """x rounded to 7 bits of mantissa, an operand of the tensor cores."""
+    """x rounded to 7 bits of mantissa, ties to even."""
     if INTERPRETED:
-        return x.to(tl.bfloat16).to(tl.float32)
+        bits = x.to(tl.float32).to(tl.uint32, bitcast=True)
+        bits = bits + (((bits >> 16) & 1) + 0x7FFF)
+        bits = tl.where(x != x, 0x7FC00000, bits)
+        return (bits >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
     else:
         return x.to(tl.bfloat16)
+''',
+    "half": '''\
+@triton.jit
+def half(x):
+    """An operand of the tensor cores, as it lies in memory."""
+    if INTERPRETED:
+        return x.to(tl.float32)
+    else:
+        return x
 ''',
     "expm1": '''\
 @triton.jit
@@ -112,7 +124,9 @@ def philox(block, stream, counter, seed):
 }
 
 #: what a function calls
-NEEDS: dict[str, tuple[str, ...]] = {"tanh": ("expm1",), "softplus": ("log1p",)}
+NEEDS: dict[str, tuple[str, ...]] = {
+    "tanh": ("expm1",), "softplus": ("log1p",), "bf16": ("interpreted",), "half": ("interpreted",),
+}  # fmt: skip
 
 
 def prelude_text(names: Iterable[str]) -> str:

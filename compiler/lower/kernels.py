@@ -154,9 +154,8 @@ class _Lowering:
         """The value where it lies in memory, in its own shape."""
         placed = self._placed(node)
         root = placed.root
-        return Access(
-            self._buffer(root), node.type.dtype, placed.offset, node.type.shape, placed.strides
-        )
+        dtype = self.graph.node(root).type.dtype  # a half that is read as f32 is one in memory
+        return Access(self._buffer(root), dtype, placed.offset, node.type.shape, placed.strides)
 
     def _broadcast(self, node: Node, shape: tuple[Size, ...]) -> Access:
         """The value read over a larger index space, with NumPy's broadcasting."""
@@ -360,6 +359,8 @@ def _hints(node: Node) -> tuple[str, ...]:
         words.append("d")
     layer = node.origin.layer.rsplit("/", 1)[-1]
     words.append(layer)
+    if isinstance(brick, Cast) and brick.dtype.is_half:
+        return (*words, str(brick.dtype))
     if not layer or brick.mnemonic not in ("contract", "map"):
         words.append(brick.mnemonic)
     return tuple(words)
