@@ -14,7 +14,7 @@ __all__ = ["Grid", "Launch", "TritonKernel"]
 
 @dataclass(frozen=True)
 class Grid:
-    """Number of programs: the product of ``ceil(size / block)``."""
+    """Number of tiles: the product of ``ceil(size / block)``."""
 
     factors: tuple[tuple[Size, int], ...]
 
@@ -23,8 +23,10 @@ class Grid:
 class Launch:
     """One ``@triton.jit`` function and how it is started.
 
-    Parameters are pointers ``p0``, ``p1``, … to the ``pointers`` (names of buffers), then the
-    sizes of ``dims``. Everything else is written into the text as a number, so that two
+    The body works on one tile, whose number is its parameter ``tile``: in a kernel of its own that
+    is the program's number, in a phase of a larger kernel (``persistent``) a loop's.
+    The other parameters are pointers ``p0``, ``p1``, … to the ``pointers`` (names of buffers), then
+    the sizes of ``dims``. Everything else is written into the text as a number, so that two
     launches with equal ``body`` and ``helpers`` are one kernel.
     """
 

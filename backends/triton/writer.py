@@ -140,12 +140,11 @@ class Writer:
     # -- indices -----------------------------------------------------------------------------------
 
     def program(self) -> str:
-        """The number of this program."""
-        cast = ".to(tl.int64)" if self.wide else ""
-        return self.let("pid", f"tl.program_id(0){cast}")
+        """The number of the tile that the text is called for, see ``Launch``."""
+        return self.let("pid", f"tl.cast(tile, tl.int{64 if self.wide else 32})")
 
     def split_program(self, pid: str, counts: Sequence[str]) -> list[str]:
-        """The program's number as one index per count, the last one fastest."""
+        """The tile's number as one index per count, the last one fastest."""
         if len(counts) == 1:
             return [pid]
         names = []
