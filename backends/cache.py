@@ -1,8 +1,8 @@
 """Files that save work from one compilation to the next: keyed by content, safe to delete.
 
-``BRICKC_CACHE_DIR`` names the folder, and switches the cache off where it is empty; otherwise it is
-``brickc`` below the user's folder for caches. An entry holds its own digest: one that was cut off or
-changed counts as missing. Several processes may read and write at once.
+``BRICKC_CACHE_DIR`` names the folder, and switches the cache off where it is empty; otherwise it
+is ``brickc`` below the user's folder for caches. An entry holds its own digest: one that was cut
+off or changed counts as missing. Several processes may read and write at once.
 """
 
 from __future__ import annotations

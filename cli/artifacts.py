@@ -112,8 +112,9 @@ def run(
 
         program = load(artifact)
         if program.cannot_run:
+            here = ", ".join(_running())
             raise UnsupportedError(f"{artifact} cannot run here", got=program.cannot_run,
-                                   hint=f"targets that run here: {', '.join(_running())}")  # fmt: skip
+                                   hint=f"targets that run here: {here}")  # fmt: skip
         inputs = dict(_array(program, function, text) for text in input_ or [])
         targets = dict(_target_file(text) for text in output or [])
         results = program.call(function, inputs)

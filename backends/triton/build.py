@@ -1,7 +1,7 @@
 """Kernels compiled ahead of time, in processes of their own: no GPU is needed.
 
-Equal kernels are compiled once, and kept in the cache: the key is the kernel's text with all that it
-calls, its parameters and options, the architecture, and the version of Triton.
+Equal kernels are compiled once, and kept in the cache: the key is the kernel's text with all that
+it calls, its parameters and options, the architecture, and the version of Triton.
 """
 
 from __future__ import annotations

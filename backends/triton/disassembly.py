@@ -22,7 +22,9 @@ Instruction = tuple[int, str]
 _LINE = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;")
 _NVIDIA_LOAD = re.compile(r"\b(?:LDGSTS|LDG)\b(?:\.[A-Z0-9]+)*")
 _NVIDIA_JUMP = re.compile(r"\bBRA\S*\s.*?0x([0-9a-f]+)")
-_AMD_LOAD = re.compile(r"\b(?:buffer|global)_load_(?:lds_)?(dwordx4|dwordx2|dword|[us](?:short|byte))")
+_AMD_LOAD = re.compile(
+    r"\b(?:buffer|global)_load_(?:lds_)?(dwordx4|dwordx2|dword|[us](?:short|byte))"
+)
 _AMD_WIDTHS = {"dwordx4": "128", "dwordx2": "64"}
 
 

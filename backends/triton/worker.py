@@ -92,7 +92,8 @@ def resources_of_gcn(text: str) -> dict[str, Any]:
 
 def run(command: list[Any]) -> str:
     """What a tool prints."""
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from ....ir.kernel.spaces import coalesce, project, sizes_of
 from ..launches import TritonKernel
 from ..writer import Coord, Tile, Writer
 from .common import Context
-from .matmul import Load, Problem, matmul
+from .matmul import Load, Operands, Problem, matmul
 
 __all__ = ["contract"]
 
@@ -68,5 +68,6 @@ def contract(context: Context) -> TritonKernel:
     )  # fmt: skip
     return matmul(
         context, problem, load_of(a, steps[0], strides[0], m, True),
-        load_of(b, steps[1], strides[1], n, False), place, a.dtype,
+        load_of(b, steps[1], strides[1], n, False), place,
+        Operands(a.dtype, *(bool(x) and x[-1] == 1 for x in strides)),
     )  # fmt: skip
