@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from ..errors import UsageError
@@ -134,9 +135,9 @@ def explain(
                           f"{row['bytes'] / 1e3:,.1f}", f"{row['flops'] / 1e6:,.2f}")  # fmt: skip
         out.print(table)
         if program.gpu_kernels:
-            # a row of it is wider than what a pipe is taken for
-            wide = None if out.is_terminal else 130
-            out.print(_gpu_table(program.gpu_kernels), width=wide)
+            # a row is wider than what a pipe is taken for
+            wide = out if out.is_terminal else Console(highlight=False, width=130)
+            wide.print(_gpu_table(program.gpu_kernels))
         sizes = ", ".join(f"{n}={v}" for n, v in report["dims"].items())
         out.print(
             f"{wanted} at {sizes or 'fixed sizes'}: {report['kernels_before_fusion']} kernels "

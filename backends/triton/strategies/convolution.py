@@ -10,7 +10,7 @@ from ....ir.kernel import anchors
 from ....ir.kernel.memory import Access
 from ..launches import TritonKernel
 from ..writer import Coord, Tile, Writer
-from .common import Context
+from .common import Context, narrow_loads
 from .matmul import Operands, Problem, matmul
 
 __all__ = ["convolution", "input_grad", "weight_grad"]
@@ -40,7 +40,9 @@ def convolution(context: Context) -> TritonKernel:
     def place(group: Coords, rows: Coords, columns: Coords) -> tuple[Coord, ...]:
         return (rows[0], _joined(group[0], columns[0], w_.shape[1]), *rows[1:])
 
-    lie = Operands(image.dtype, summed.innermost(x.strides[2:]), summed.innermost(w_.strides[2:]))
+    narrow = (narrow_loads(context, x, 2), narrow_loads(context, w_, summed.axes[-1] + 2))
+    lie = Operands(image.dtype, summed.innermost(x.strides[2:]),
+                   summed.innermost(w_.strides[2:]), narrow)  # fmt: skip
     return matmul(context, problem, left, right, place, lie)
 
 
@@ -67,7 +69,8 @@ def input_grad(context: Context) -> TritonKernel:
         return (rows[0], _joined(group[0], columns[0], w_.shape[2]), *rows[1:])
 
     along = summed.innermost(dy.strides[2:])
-    lie = Operands(cotangent.dtype, along, summed.innermost((w_.strides[1], *w_.strides[3:])))
+    lie = Operands(cotangent.dtype, along, summed.innermost((w_.strides[1], *w_.strides[3:])),
+                   (narrow_loads(context, dy, 2), narrow_loads(context, w_, 2)))  # fmt: skip
     return matmul(context, problem, left, right, place, lie)
 
 
@@ -92,7 +95,8 @@ def weight_grad(context: Context) -> TritonKernel:
         return (_joined(group[0], rows[0], dy.shape[2]), *across.back(columns))
 
     # the sum goes over places, of which the innermost are the columns of the images
-    lie = Operands(image.dtype, dy.strides[-1] == 1, x.strides[-1] == 1 == anchor.stride[-1])
+    lie = Operands(image.dtype, dy.strides[-1] == 1, x.strides[-1] == 1 == anchor.stride[-1],
+                   (narrow_loads(context, dy, 2), narrow_loads(context, x, 2)))  # fmt: skip
     return matmul(context, problem, left, right, place, lie)
 
 

@@ -17,8 +17,8 @@ from ....ir.kernel.memory import contiguous_strides
 from ..launches import TritonKernel
 from ..scalars import emit_region
 from ..writer import Coord, Tile, Writer, dtype_text
-from .common import Context, ordered_sum, scratch, walk
-from .tiles import Blocks, Operands, Problem, choose
+from .common import NARROW, Context, ordered_sum, scratch, walk
+from .tiles import Blocks, Operands, Problem, choose, narrow_operands
 
 __all__ = ["Operands", "Problem", "matmul"]
 
@@ -88,6 +88,10 @@ def matmul(
         w.line(f'{acc} = tl.dot({x}, {y}, {acc}, input_precision="{how}", '
                f"out_dtype={dtype_text(acc_dtype)})")  # fmt: skip
     tiling = f"{b.m} x {b.n} results, {b.k} products a step, {precision}"
+    if b.parts > 1:
+        tiling += f", {b.parts} parts"
+    if narrow := narrow_operands(b, operands, context.options):
+        tiling += f"; {NARROW}{'; '.join(narrow)}"
     coords = place(batch, m_coords, n_coords)
     tile = Tile((b.m, b.n), coords, _masks({m_dim: inside_m, n_dim: inside_n}))
     grid = [(sizes["m"], bm), (sizes["n"], bn), (product(problem.batch), 1)]
@@ -100,7 +104,7 @@ def matmul(
     order = walk(kernel.after)
     _store_part(w, kernel.after.shape, order, tile, w.pointer(partial.name), part, acc)
     launch = w.launch([*grid, (b.parts, 1)], warps=b.warps, stages=b.stages, scratch=[partial],
-                      tiling=f"{tiling}, {b.parts} parts")  # fmt: skip
+                      tiling=tiling)  # fmt: skip
     second_launch = ordered_sum(context, partial, b.parts, "_total", order)
     return TritonKernel(kernel, (launch, second_launch), (partial,))
 

@@ -18,7 +18,7 @@ from ....ir.kernel.choices import Picks
 from ..options import Architecture, Options
 from .common import PROGRAMS, power_of_two
 
-__all__ = ["Blocks", "Operands", "Problem", "choose", "machine_of"]
+__all__ = ["Blocks", "Operands", "Problem", "choose", "machine_of", "narrow_operands"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Operands:
     dtype: DType
     left_along_k: bool
     right_along_k: bool
+    #: why loads are below 128 bits, by operand; empty if they are not
+    narrow: tuple[str, str] = ("", "")
     #: whether what follows the sums reads other values for each result
     reads_more: bool = False
 
@@ -146,6 +148,19 @@ def _for_tensor_cores(problem: Problem, operands: Operands, machine: Machine) ->
                 best, least = blocks, cycles
     assert best is not None
     return best
+
+
+def narrow_operands(b: Blocks, operands: Operands, options: Options) -> list[str]:
+    """Why loads of the operands are below 128 bits, where they are."""
+    left, right = operands.narrow
+    first, second = (right, left) if b.swap else (left, right)
+    machine = machine_of(options.architecture)
+    if (
+        not second and machine.groups and b.m >= 64 and options.precision == "tf32"
+        and operands.dtype is DType.F32 and not _second_along_k(b, operands)
+    ):  # fmt: skip
+        second = "tf32 takes the second operand along the sum"
+    return list(dict.fromkeys(filter(None, (first, second))))
 
 
 def _swaps(operands: Operands, machine: Machine, m: int, n: int) -> bool:
