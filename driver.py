@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from .backends.base import Backend, Leaf, PlannedFunction
+from .backends.base import NO_CHOICES, Backend, Choices, Leaf, PlannedFunction
 from .backends.c import CBackend
 from .backends.numpy import NumpyBackend
 from .backends.triton import TritonBackend
@@ -45,6 +45,9 @@ BACKENDS: dict[str, Callable[[str], Backend]] = {
 
 #: called with (function, stage, graph) after every pass
 Observer = Callable[[str, str, Graph], None]
+
+#: decides beforehand how kernels are carried out, given all functions as the cost model has them
+Tune = Callable[[Backend, Mapping[str, "Function"]], Choices]
 
 #: bytes; every leaf starts on a cache line unless an update needs it next to another
 LEAF_ALIGNMENT = 64
@@ -81,6 +84,8 @@ class Compiled:
     singles: Mapping[str, Function] = field(default_factory=dict)
     #: stage -> seconds, summed over the functions
     seconds: Mapping[str, float] = field(default_factory=dict)
+    #: what was decided beforehand
+    choices: Choices = field(default_factory=dict)
 
 
 def backend(target: str) -> Backend:
@@ -108,10 +113,12 @@ def compile_model(
     functions: Sequence[str] | None = None,
     memory_limit: int | None = None,
     observer: Observer | None = None,
+    tune: Tune | None = None,
 ) -> Compiled:
     """Compile a model's functions: infer, evaluate and (if it has a loss) train_step.
 
-    ``memory_limit`` is in bytes, for the arena of each function at the largest sizes.
+    ``memory_limit`` is in bytes, for the arena of each function at the largest sizes. ``tune``
+    gives choices that the cost model then does not make.
     Raises MemoryLimitError, UnsupportedError, or what the passes raise.
     """
     chosen = backend(target)
@@ -126,23 +133,40 @@ def compile_model(
         stages, graph = _graph(model, name, optimizer or SGD(0.01), chosen, observer, seconds)
         _name_leaves(graph, names, namer)
         function = _lower(name, stages, graph, chosen, orders, names, seconds)
-        if memory_limit is not None:
+        if memory_limit is not None and tune is None:
             check_limit(function.program, function.plan, memory_limit)
         for leaf, order in leaf_orders(graph, function.layouts).items():
             orders.setdefault(leaf, order)
         compiled[name] = function
-    ordered = {n: compiled[n] for n in wanted}
     singles: dict[str, Function] = {}
     if chosen.capabilities.single and "infer" in compiled:
         single = _single(model, chosen, orders, names, seconds)
         if single is not None:
             singles["infer"] = single
+    choices = NO_CHOICES
+    if tune is not None:
+        started = time.perf_counter()
+        choices = tune(chosen, {**compiled, **{f.name: f for f in singles.values()}})
+        _count(seconds, "tune", started)
+        compiled = {n: _decided(f, chosen, choices) for n, f in compiled.items()}
+        singles = {n: _decided(f, chosen, choices) for n, f in singles.items()}
+        if memory_limit is not None:
+            for f in compiled.values():
+                check_limit(f.program, f.plan, memory_limit)
+    ordered = {n: compiled[n] for n in wanted}
     leaves, memory = _place_leaves([*compiled.values(), *singles.values()])
     started = time.perf_counter()
     sources = chosen.print(model.name, planned(ordered, singles), leaves, memory)
     _count(seconds, "print", started)
     resolved = chosen.name if target == "auto" else target
-    return Compiled(model, resolved, ordered, leaves, memory, sources, singles, seconds)
+    return Compiled(model, resolved, ordered, leaves, memory, sources, singles, seconds, choices)
+
+
+def _decided(function: Function, chosen: Backend, choices: Choices) -> Function:
+    """The function with its kernels carried out as a table says."""
+    kernels, scratch = chosen.select(function.program, choices)
+    plan = plan_memory(function.program, scratch)
+    return replace(function, kernels=kernels, plan=plan)
 
 
 def _single(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .backends.base import Backend, Choices
 from .backends.c import CBackend
 from .backends.c.build import shared_library
 from .backends.c.profile import PROFILE, KernelTime, Limits, kernel_times, measured_limits
@@ -24,11 +26,13 @@ from .frontends.torch_export.state import torch_state
 from .ir.dims import evaluate, maximum, minimum
 from .ir.dtypes import DType
 from .ir.interpret import interpret
+from .ir.kernel.choices import Choice, Made, kernel_key
 from .ir.kernel.loops import LoopKernel
 from .ir.printer import print_graph
 from .runtime import artifact
 from .runtime.artifact import Golden
 from .runtime.executable import Executable
+from .tuning import Memory, Outcome, Progress, Tuner, task_list
 
 __all__ = ["STAGES", "Program", "compile", "dump_text", "load"]
 
@@ -48,6 +52,8 @@ class Program(Executable):
     """
 
     compiled: Compiled
+    #: what the tuner found, if there was one
+    tuning: Outcome | None = None
 
     @staticmethod
     def of(compiled: Compiled, seed: int = 0) -> Program:
@@ -76,12 +82,42 @@ class Program(Executable):
 
     def explain(self, function: str | None = None) -> dict[str, Any]:
         """Kernels, bytes, FLOPs, peak memory, and why each edge was or was not fused."""
-        chosen = [function] if function else list(self.compiled.functions)
-        return {
-            name: explain(name, f.graph, f.fusion, f.program, f.plan)
-            for name, f in self.compiled.functions.items()
-            if name in chosen
-        }
+        wanted = [function] if function else list(self.compiled.functions)
+        found = {}
+        for name in wanted:
+            f = self.compiled.functions[name]
+            found[name] = explain(name, f.graph, f.fusion, f.program, f.plan)
+            for row, made in zip(found[name]["table"], f.kernels, strict=True):
+                row["choice"] = str(made.choice)
+        return found
+
+    def choices(self, function: str, rejected: int = 3) -> list[dict[str, Any]]:
+        """How each kernel that could be carried out otherwise is: chosen by whom, and at what cost.
+
+        ``rejected`` are so many of the others that differ in one decision, those first that the
+        cost model thinks best. Costs are seconds on a nominal machine, for comparison only.
+        """
+        compiled = self.compiled
+        chosen = backend(compiled.target)
+        f = compiled.functions[function]
+        rows: list[dict[str, Any]] = []
+        known: dict[str, list[dict[str, Any]]] = {}
+        for number, made in enumerate(f.kernels):
+            if not any(others for _, others in made.options):
+                continue
+            key = kernel_key(made.kernel)
+            if key not in known:
+                others = chosen.candidates(f.program, number, made.choice)[1:]
+                costs = sorted((chosen.estimate(f.program, m), str(m.choice)) for m in others)
+                known[key] = [{"choice": c, "cost": cost} for cost, c in costs[:rejected]]
+            rows.append({
+                "kernel": made.kernel.name,
+                "by": _decided_by(made, compiled.choices, chosen.shipped),
+                "choice": str(made.choice),
+                "cost": chosen.estimate(f.program, made),
+                "rejected": known[key],
+            })  # fmt: skip
+        return rows
 
     @property
     def gpu_kernels(self) -> dict[str, dict[str, Any]]:
@@ -160,7 +196,7 @@ class Program(Executable):
             texts[f"kernels/{name}.schedule.txt"] = schedule_text(
                 f.program, f.plan, f.layouts, f.graph
             )
-            texts[f"kernels/{name}.kernels.txt"] = kernels_text(f.program)
+            texts[f"kernels/{name}.kernels.txt"] = kernels_text(f.program, _choices(f))
         artifact.write(
             Path(folder),
             sources=compiled.sources,
@@ -233,10 +269,15 @@ def describe(compiled: Compiled) -> dict[str, Any]:
         }
     parameters = [x for x in compiled.leaves if x.role == "parameter"]
     dtypes = {x.buffer.dtype for x in parameters} or {DType.F32}
-    from . import __version__
-
+    tuned = {
+        f"{f.name}/{number} {made.kernel.name}": str(made.choice)
+        for f in (*compiled.functions.values(), *compiled.singles.values())
+        for number, made in enumerate(f.kernels)
+        if kernel_key(made.kernel) in compiled.choices
+    }
     return {
-        "brickc": __version__,
+        **({"tuned": tuned} if tuned else {}),
+        "brickc": _version(),
         "model": compiled.model.name,
         "target": compiled.target,
         "precision": backend(compiled.target).precision,
@@ -256,8 +297,25 @@ def describe(compiled: Compiled) -> dict[str, Any]:
     }
 
 
+def _version() -> str:
+    from . import __version__
+
+    return __version__
+
+
 def _size(size: object) -> int | str:
     return size if isinstance(size, int) else str(size)
+
+
+def _decided_by(made: Made, tuned: Choices, shipped: Choices) -> str:
+    key = kernel_key(made.kernel)
+    if key in tuned:
+        return "tuner"
+    return "table" if shipped.get(key) == made.choice else "rules"
+
+
+def _choices(function: Function) -> list[Choice]:
+    return [made.choice for made in function.kernels]
 
 
 def _file_name(stage: str) -> str:
@@ -274,6 +332,8 @@ def compile(
     seed: int = 0,
     threads: int | None = None,
     observer: Observer | None = None,
+    tune: float | None = None,
+    tune_progress: Progress | None = None,
 ) -> Program:
     """Compile a model ahead of time.
 
@@ -283,8 +343,19 @@ def compile(
     draws the first parameters and, step by step, what dropout keeps. ``threads`` is for target
     c; by default $BRICKC_THREADS, else as many as there are cores. ``observer`` is called with
     (function, pass, graph).
+
+    ``tune`` times other ways to carry out the kernels for so many seconds and takes the fastest,
+    by what it measures and what is in the cache of earlier runs; 0 takes what is there. The
+    program's ``tuning`` says what came of it, ``tune_progress`` is told (seconds, what) meanwhile.
+    Without ``tune`` the cost model decides, and the same model gives the same program everywhere.
     Raises ShapeError, UnsupportedError, MemoryLimitError.
     """
+    found: list[Outcome] = []
+
+    def choose(chosen: Backend, all_functions: Mapping[str, Function]) -> Choices:
+        found.append(_tuned(chosen, all_functions, tune or 0, threads, tune_progress))
+        return found[0].choices
+
     compiled = compile_model(
         model,
         target,
@@ -292,11 +363,31 @@ def compile(
         functions=functions,
         memory_limit=memory_limit,
         observer=observer,
+        tune=None if tune is None else choose,
     )
     program = Program.of(compiled, seed)
+    program.tuning = found[0] if found else None
     if threads is not None:
         program.set_threads(threads)
     return program
+
+
+def _tuned(
+    chosen: Backend,
+    functions: Mapping[str, Function],
+    seconds: float,
+    threads: int | None,
+    progress: Progress | None,
+) -> Outcome:
+    """The fastest ways to carry out the functions' kernels that are found in some seconds."""
+    if not (seconds >= 0 and math.isfinite(seconds)):
+        raise UsageError("tuning takes a number of seconds", got=seconds, expected="0 or more")
+    bench = chosen.bench(threads)
+    environment = {**bench.environment, "brickc": _version()}
+    tolerances = {**artifact.TOLERANCES, **chosen.tolerances}
+    tuner = Tuner(chosen, bench, Memory(environment), tolerances, progress=progress)
+    programs = ((n, f.program, f.kernels) for n, f in functions.items())
+    return tuner.run(task_list(chosen, programs), seconds)
 
 
 def load(folder: str | os.PathLike[str]) -> Executable:
@@ -325,5 +416,5 @@ def dump_text(function: Function, stage: str) -> str:
         case "schedule":
             return schedule_text(function.program, function.plan, function.layouts, function.graph)
         case "kernels":
-            return kernels_text(function.program)
+            return kernels_text(function.program, _choices(function))
     raise UsageError("unknown stage", got=stage, expected=", ".join(STAGES))

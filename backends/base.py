@@ -13,8 +13,8 @@ from ..ir.kernel.choices import UNDECIDED, Choice, Made, kernel_key
 from ..ir.kernel.kernel import Kernel, KernelProgram
 from ..ir.kernel.memory import Buffer
 
-__all__ = ["NO_CHOICES", "Availability", "Backend", "Choices", "Leaf", "PlannedFunction",
-           "chosen_for"]  # fmt: skip
+__all__ = ["NO_CHOICES", "Availability", "Backend", "Bench", "Choices", "Leaf", "PlannedFunction",
+           "Timed", "Trial", "chosen_for"]  # fmt: skip
 
 #: ``choices.kernel_key`` of a kernel -> what was decided for it beforehand, by a tuner or a table
 Choices = Mapping[str, Choice]
@@ -62,6 +62,38 @@ class PlannedFunction:
     single_of: str = ""
 
 
+@dataclass(frozen=True)
+class Trial:
+    """One kernel of a program, by number, and ways to carry it out; the first is the usual one."""
+
+    program: KernelProgram
+    number: int
+    ways: Sequence[Made]
+
+
+class Timed(Protocol):
+    """The ways of a trial, built and ready to run on the device that they are for."""
+
+    def seconds(self, way: int) -> float:
+        """How long one run takes now."""
+        ...
+
+    def error(self, way: int) -> Mapping[str, float]:
+        """Largest relative difference to the first way's results, by dtype; inf if it fails."""
+        ...
+
+
+class Bench(Protocol):
+    """Times kernels for a tuner."""
+
+    #: all that times depend on beside the kernel: processor, compiler, threads, our own code
+    environment: Mapping[str, str]
+
+    def build(self, trials: Sequence[Trial]) -> Sequence[Timed]:
+        """Builds all ways of all trials at once. Raises BuildError, UnsupportedError."""
+        ...
+
+
 class Backend(Protocol):
     """One target: capabilities, choice of strategies, printing."""
 
@@ -73,6 +105,11 @@ class Backend(Protocol):
     @property
     def precision(self) -> str:
         """How products and values between kernels are rounded; "f32" if they are not."""
+        ...
+
+    @property
+    def shipped(self) -> Choices:
+        """Choices that came with brickc; what a caller wants goes before them."""
         ...
 
     @property
@@ -96,6 +133,20 @@ class Backend(Protocol):
 
         The first is ``around``, as ``select`` takes it; the others differ from it in one decision.
         A target with one way for each kernel gives that one.
+        """
+        ...
+
+    def estimate(self, program: KernelProgram, made: Made) -> float:
+        """Seconds that the cost model expects of a kernel at the typical sizes.
+
+        For a nominal machine: good for comparing, not for predicting.
+        """
+        ...
+
+    def bench(self, threads: int | None = None) -> Bench:
+        """Where candidates are timed; ``threads`` None for as many as a program has by itself.
+
+        Raises UnsupportedError for a target with nothing to tune, or nothing here to time on.
         """
         ...
 

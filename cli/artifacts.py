@@ -25,6 +25,7 @@ from .options import (
     program_of,
     write_stages,
 )
+from .tuning import print_tuning, tuning_bar, tuning_report
 
 if TYPE_CHECKING:
     from ..runtime.executable import Executable
@@ -52,15 +53,24 @@ def compile_command(
     emit: Annotated[
         str, typer.Option(help="artifact, or source: model.c, model.h, weights.bin (target c).")
     ] = "artifact",
+    tune: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Time other ways to carry out the kernels; 0 takes what earlier runs have found.",
+        ),
+    ] = None,
     loss: Loss = None,
     as_json: Json = False,
 ) -> None:
     """Compile MODEL to a folder that runs without brickc."""
     with reported(as_json):
         started = time.perf_counter()
-        program = program_of(
-            model, target, shape, range_, optimizer, function, memory_limit, seed, loss
-        )
+        with tuning_bar(tune, as_json) as progress:
+            program = program_of(
+                model, target, shape, range_, optimizer, function, memory_limit, seed, loss,
+                tune, progress,
+            )  # fmt: skip
         compiled = time.perf_counter() - started
         if emit == "source":
             written = [str(p) for p in program.emit_source(output)]
@@ -82,9 +92,13 @@ def compile_command(
                 for n, e in program.explain().items()
             },
         }
+        if program.tuning is not None:
+            report["tuning"] = tuning_report(program.tuning)
         if as_json:
             print_json(report)
             return
+        if program.tuning is not None:
+            print_tuning(program.tuning)
         out.print(f"{output}: compiled for {program.compiled.target} in {compiled:.2f} s",
                    markup=False)  # fmt: skip
         out.print(program.describe(), markup=False)

@@ -113,6 +113,9 @@ def explain(
     range_: Ranges = None,
     optimizer: OptimizerOption = "",
     edges: Annotated[bool, typer.Option(help="Also say for every edge why.")] = False,
+    choices: Annotated[
+        bool, typer.Option("--choices", help="How kernels are carried out, and at what cost else.")
+    ] = False,
     timed: Annotated[
         bool, typer.Option("--time", help="Run it: time and rates of every kernel (target c).")
     ] = False,
@@ -125,6 +128,9 @@ def explain(
         report = program.explain(wanted)[wanted]
         if timed:
             _times(program, wanted, as_json)
+            return
+        if choices:
+            _choices(program, wanted, as_json)
             return
         if as_json:
             print_json({**report, "gpu_kernels": program.gpu_kernels})
@@ -219,6 +225,23 @@ def _times(program: Program, function: str, as_json: bool) -> None:
                f"{limits.flops / 1e9:,.0f} GFLOP/s in registers, "
                f"{limits.bytes / 1e9:,.1f} GB/s from memory (a kernel whose operands lie in a "
                f"cache may be above)", markup=False)  # fmt: skip
+
+
+def _choices(program: Program, function: str, as_json: bool) -> None:
+    """What was decided for each kernel beside the best of what was not."""
+    rows = program.choices(function)
+    if as_json:
+        print_json({"choices": rows})
+        return
+    table = Table("kernel", "by", "choice", "estimated µs")
+    for row in rows:
+        table.add_row(row["kernel"], row["by"], row["choice"], f"{row['cost'] * 1e6:,.1f}")
+        for other in row["rejected"]:
+            table.add_row("", "rejected", other["choice"], f"{other['cost'] * 1e6:,.1f}",
+                          style="dim")  # fmt: skip
+    out.print(table)
+    out.print("estimates are for a nominal machine, to compare with each other; "
+              "`compile --tune SECONDS` measures", markup=False)  # fmt: skip
 
 
 def _general(reason: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,6 +80,8 @@ def program_of(
     memory_limit: str | None,
     seed: int,
     loss: str | None = None,
+    tune: float | None = None,
+    tune_progress: Callable[[float, str], None] | None = None,
 ) -> Program:
     from ..compiler.optimizers import parse_optimizer
     from ..program import compile
@@ -94,6 +96,8 @@ def program_of(
         functions=functions,
         memory_limit=_bytes(memory_limit),
         seed=seed,
+        tune=tune,
+        tune_progress=tune_progress,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..ir.dims import evaluate, hint
 from ..ir.graph import Graph
+from ..ir.kernel.choices import Choice
 from ..ir.kernel.kernel import Kernel, KernelProgram, Region
 from .fuse import Fusion
 from .layouts import Layouts
@@ -95,14 +96,22 @@ def schedule_text(program: KernelProgram, plan: MemoryPlan, layouts: Layouts, gr
     return "\n".join(lines) + "\n"
 
 
-def kernels_text(program: KernelProgram) -> str:
-    """The kernel IR: every kernel with its accesses and scalar programs."""
-    return "\n".join(_kernel(k, kernel) for k, kernel in enumerate(program.kernels)) + "\n"
+def kernels_text(program: KernelProgram, choices: Sequence[Choice] = ()) -> str:
+    """The kernel IR: every kernel with its accesses and scalar programs.
+
+    ``choices`` are how the target carries them out, one a kernel.
+    """
+    texts = []
+    for number, kernel in enumerate(program.kernels):
+        texts.append(_kernel(number, kernel, str(choices[number]) if choices else ""))
+    return "\n".join(texts) + "\n"
 
 
-def _kernel(number: int, kernel: Kernel) -> str:
+def _kernel(number: int, kernel: Kernel, choice: str) -> str:
     lines = [f"kernel {number} {kernel.name}: {kernel.anchor if kernel.anchor else 'map'}"]
     lines += [f"  # {note}" for note in kernel.notes]
+    if choice:
+        lines.append(f"  choice {choice}")
     lines += [f"  operand {access}" for access in kernel.operands]
     if kernel.before is not None:
         lines += _region("before", kernel.before, None)

@@ -47,7 +47,7 @@ HEAVY = frozenset(
 # ───────────────────────────────────────────────────────────────────────────────────────────
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("ir", "compiler", "backends", "frontends", "runtime", "cli")
+FOLDERS = ("ir", "compiler", "backends", "frontends", "runtime", "tuning", "cli")
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     .removesuffix("__init__")

@@ -14,7 +14,7 @@ from pathlib import Path
 from ...errors import BuildError, UsageError
 from .cpu import Cpu
 
-__all__ = ["compiler", "shared_library"]
+__all__ = ["compiler", "compiler_version", "prelude", "shared_library"]
 
 #: contraction to fused multiply-adds is meant; errno of the mathematics is never read. The
 #: last two are for GCC 12, which takes functions that store for pure ones and drops their calls.
@@ -72,8 +72,25 @@ def shared_library(source: str, cpu: Cpu, *, extra: tuple[str, ...] = ()) -> byt
         return library.read_bytes()
 
 
-def _is_gcc(command: tuple[str, ...]) -> bool:
+def prelude(cpu: Cpu) -> str:
+    """What every generated program starts with."""
+    text = (Path(__file__).parent / "prelude.h").read_text(encoding="utf-8")
+    return f"#define L {cpu.lanes}\n{text}"
+
+
+def compiler_version() -> str:
+    """The first line of what the compiler says of itself; empty if there is none."""
+    command = compiler()
+    lines = _version(command).splitlines() if command else []
+    return lines[0] if lines else ""
+
+
+def _version(command: tuple[str, ...]) -> str:
     done = subprocess.run(
         [*command, "--version"], capture_output=True, text=True, timeout=60, check=False
     )
-    return "Free Software Foundation" in done.stdout
+    return done.stdout
+
+
+def _is_gcc(command: tuple[str, ...]) -> bool:
+    return "Free Software Foundation" in _version(command)

@@ -63,6 +63,20 @@ def _native() -> Cpu:
     return CPUS["portable"]
 
 
+def processor() -> str:
+    """What this machine's processor is called, and which revision it is of."""
+    path = Path("/proc/cpuinfo")
+    if not path.is_file():
+        return platform.processor() or platform.machine()
+    wanted = ("model name", "cpu family", "model", "stepping", "CPU implementer", "CPU part")
+    found: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in wanted:
+            found.setdefault(key.strip(), value.strip())
+    return ", ".join(f"{k} {v}" for k, v in found.items()) or platform.machine()
+
+
 def abilities() -> frozenset[str]:
     """The processor's abilities in the names of /proc/cpuinfo; empty where there is none."""
     path = Path("/proc/cpuinfo")

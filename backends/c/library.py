@@ -16,23 +16,23 @@ from ..host import _error
 
 NEEDS: tuple[str, ...] = ()
 
-__all__ = ["entry", "missing_abilities", "open_library", "set_threads"]
+__all__ = ["entry", "missing_abilities", "open_library", "set_threads", "thread_count"]
 
 
-def missing_abilities() -> list[str]:
+def missing_abilities(needs: tuple[str, ...]) -> list[str]:
     """What the library was built for and this processor has not; empty if nobody can tell."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             lines = [line for line in file if line.startswith(("flags", "Features"))]
     except OSError:
         return []
-    have = set(lines[0].partition(":")[2].split()) if lines else set(NEEDS)
-    return [ability for ability in NEEDS if ability not in have]
+    have = set(lines[0].partition(":")[2].split()) if lines else set(needs)
+    return [ability for ability in needs if ability not in have]
 
 
 def open_library() -> Any:
     """The shared library beside this module. Raises ModelError if it cannot run here."""
-    missing = missing_abilities()
+    missing = missing_abilities(NEEDS)
     if missing:
         raise _error(
             "this processor cannot run the program",
@@ -46,8 +46,8 @@ def open_library() -> Any:
         raise _error(f"{path} cannot be read", got=error) from None
 
 
-def set_threads(count: int | None = None) -> None:
-    """Threads of every call from now on; None for $BRICKC_THREADS, else the cores there are."""
+def thread_count(count: int | None = None) -> int:
+    """``count`` if it is a number of threads; None for $BRICKC_THREADS, else the cores."""
     if count is None:
         given = os.environ.get("BRICKC_THREADS", "")
         if given and not (given.isdecimal() and 1 <= int(given) <= 64):
@@ -57,7 +57,12 @@ def set_threads(count: int | None = None) -> None:
         count = int(given) if given else min(cores, 64)
     if not 1 <= count <= 64:
         raise _error("no number of threads", got=count, expected="1 to 64")
-    THREADS.value = count
+    return count
+
+
+def set_threads(count: int | None = None) -> None:
+    """Threads of every call from now on; None for $BRICKC_THREADS, else the cores there are."""
+    THREADS.value = thread_count(count)
 
 
 def entry(function: str, arena: Any, memory: Any, dims: Any, count: int) -> Any:

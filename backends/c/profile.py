@@ -14,7 +14,7 @@ import numpy as np
 from ...ir.dims import hint
 from ...ir.kernel.kernel import Kernel
 from ...ir.kernel.loops import LoopKernel
-from .build import shared_library
+from .build import prelude, shared_library
 from .cpu import Cpu
 
 __all__ = ["PROFILE", "KernelTime", "Limits", "kernel_times", "measured_limits"]
@@ -50,7 +50,7 @@ class KernelTime:
 def measured_limits(cpu: Cpu, threads: int) -> Limits:
     """The best of some runs of multiply-adds in registers and of reading 256 MiB."""
     here = Path(__file__).parent
-    text = f"#define L {cpu.lanes}\n" + (here / "prelude.h").read_text(encoding="utf-8")
+    text = prelude(cpu)
     text += (here / "limits.c").read_text(encoding="utf-8")
     built = shared_library(text, cpu, extra=(PROFILE,))
     with tempfile.TemporaryDirectory(prefix="brickc-limits-") as folder:

@@ -8,11 +8,12 @@ from types import MappingProxyType
 import numpy as np
 
 from ...errors import UnsupportedError
+from ...ir.dims import hint
 from ...ir.kernel.capabilities import Capabilities
-from ...ir.kernel.choices import UNDECIDED, Choice
+from ...ir.kernel.choices import UNDECIDED, Choice, Made
 from ...ir.kernel.kernel import KernelProgram
 from ...ir.kernel.memory import Buffer
-from ..base import NO_CHOICES, Availability, Choices, Leaf, PlannedFunction
+from ..base import NO_CHOICES, Availability, Bench, Choices, Leaf, PlannedFunction
 from ..module import print_module
 from . import prelude
 from .array_program import ArrayKernel
@@ -35,12 +36,18 @@ CAPABILITIES = Capabilities(
 )
 
 
+#: operations and bytes a second of a nominal core
+_FLOPS = 5e10
+_BYTES = 1e10
+
+
 class NumpyBackend:
     """Implements ``backends.base.Backend``."""
 
     name = "numpy"
     capabilities = CAPABILITIES
     precision = "f32"
+    shipped: Choices = NO_CHOICES
     tolerances: Mapping[str, float] = MappingProxyType({})
 
     @staticmethod
@@ -65,6 +72,17 @@ class NumpyBackend:
     ) -> Sequence[ArrayKernel]:
         """One way: NumPy's own routines choose their tiles."""
         return [carry_out(program.kernels[number], dict(program.buffers))]
+
+    def estimate(self, program: KernelProgram, made: Made) -> float:
+        """The larger of arithmetic and bytes, at the rates of a nominal core."""
+        kernel = made.kernel
+        return max(kernel.flops / _FLOPS, hint(kernel.bytes_moved) / _BYTES)
+
+    def bench(self, threads: int | None = None) -> Bench:
+        raise UnsupportedError(
+            "target numpy has nothing to tune", expected="c, or triton on a machine with a GPU",
+            hint="NumPy's own routines choose their tiles",
+        )  # fmt: skip
 
     def print(
         self,

@@ -10,17 +10,20 @@ from dataclasses import replace
 from typing import Any
 
 from ...ir.kernel.capabilities import Capabilities
-from ...ir.kernel.choices import UNDECIDED, Choice, Picks, neighbours
+from ...ir.kernel.choices import UNDECIDED, Choice, Made, NoSuchChoiceError, Picks, neighbours
 from ...ir.kernel.kernel import KernelProgram
 from ...ir.kernel.memory import Buffer
-from ..base import NO_CHOICES, Availability, Choices, Leaf, PlannedFunction, chosen_for
+from ..base import NO_CHOICES, Availability, Bench, Choices, Leaf, PlannedFunction, chosen_for
 from ..module import print_module
 from . import device
+from .bench import open_bench
 from .build import build
+from .cost import estimate
 from .launches import TritonKernel
 from .options import Options, parse
 from .printer import Kernels, print_function
 from .strategies import Context, carry_out
+from .tables import shipped
 
 __all__ = ["FORMAT", "RESOURCES", "TritonBackend"]
 
@@ -88,16 +91,38 @@ class TritonBackend:
     def select(
         self, program: KernelProgram, choices: Choices = NO_CHOICES
     ) -> tuple[Sequence[TritonKernel], Mapping[int, Sequence[Buffer]]]:
-        kernels = [
-            self._carry_out(program, number, chosen_for(kernel, choices))
-            for number, kernel in enumerate(program.kernels)
-        ]
+        kernels = []
+        for number, kernel in enumerate(program.kernels):
+            wanted = chosen_for(kernel, choices)
+            if wanted == UNDECIDED:
+                kernels.append(self._as_shipped(program, number))
+            else:
+                kernels.append(self._carry_out(program, number, wanted))
         return kernels, {k: x.scratch for k, x in enumerate(kernels) if x.scratch}
 
     def candidates(
         self, program: KernelProgram, number: int, around: Choice = UNDECIDED
     ) -> Sequence[TritonKernel]:
         return neighbours(lambda c: self._carry_out(program, number, c), around)
+
+    @property
+    def shipped(self) -> Choices:
+        return shipped(self.options)
+
+    def _as_shipped(self, program: KernelProgram, number: int) -> TritonKernel:
+        """As the table says; by the rules if it says nothing, or what no strategy offers now."""
+        try:
+            wanted = chosen_for(program.kernels[number], self.shipped)
+            return self._carry_out(program, number, wanted)
+        except NoSuchChoiceError:
+            return self._carry_out(program, number, UNDECIDED)
+
+    def estimate(self, program: KernelProgram, made: Made) -> float:
+        assert isinstance(made, TritonKernel)
+        return estimate(made, program, self.options)
+
+    def bench(self, threads: int | None = None) -> Bench:
+        return open_bench(self.options)
 
     def _carry_out(self, program: KernelProgram, number: int, wanted: Choice) -> TritonKernel:
         kernel = program.kernels[number]

@@ -98,6 +98,9 @@ class Made(Protocol):
     """A backend's program for one kernel: what ``select`` gives."""
 
     @property
+    def kernel(self) -> Kernel: ...
+
+    @property
     def choice(self) -> Choice: ...
 
     @property

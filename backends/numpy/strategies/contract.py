@@ -18,6 +18,7 @@ from ..array_program import Ref
 from ..emitter import Emitter
 from ..maps import block_rows, emit_region
 from .common import anchor_target, epilogue, leader, value_dtype
+from .prescale import prescale
 
 __all__ = ["contract"]
 
@@ -61,6 +62,7 @@ def contract(em: Emitter) -> None:
     """Strategy for Contract."""
     anchor = em.kernel.anchor
     assert isinstance(anchor, anchors.Contract)
+    prescale(em)
     a = _Side(em.kernel.operands[0], anchor.a)
     b = _Side(em.kernel.operands[1], anchor.b)
     region = em.kernel.after
