@@ -1,8 +1,8 @@
 """Files that save work from one compilation to the next: keyed by content, safe to delete.
 
-``BRICKC_CACHE_DIR`` names the folder, and switches the cache off where it is empty; otherwise it
-is ``brickc`` below the user's folder for caches. An entry holds its own digest: one that was cut
-off or changed counts as missing. Several processes may read and write at once.
+``BRICKC_CACHE`` names the folder; otherwise it is ``brickc`` below the user's folder for caches. An
+entry holds its own digest: one that was cut off or changed counts as missing. Several processes may
+read and write at once.
 """
 
 from __future__ import annotations
@@ -15,26 +15,20 @@ from pathlib import Path
 
 __all__ = ["cache_folder", "read_entry", "write_entry"]
 
-#: variable of the environment with the folder
-VARIABLE = "BRICKC_CACHE_DIR"
 
-
-def cache_folder() -> Path | None:
-    """Where entries lie; None if nothing is to be kept."""
-    chosen = os.environ.get(VARIABLE)
-    if chosen is not None:
-        return Path(chosen) if chosen else None
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "brickc"
+def cache_folder() -> Path:
+    """Where entries lie."""
+    given = os.environ.get("BRICKC_CACHE", "")
+    if given:
+        return Path(given)
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if home else Path.home() / ".cache") / "brickc"
 
 
 def read_entry(kind: str, key: str) -> bytes | None:
     """What was kept under the key; None if there is nothing, or nothing that is whole."""
-    folder = cache_folder()
-    if folder is None:
-        return None
     try:
-        content = _path(folder, kind, key).read_bytes()
+        content = _path(kind, key).read_bytes()
     except OSError:
         return None
     digest, _, data = content.partition(b"\n")
@@ -43,10 +37,7 @@ def read_entry(kind: str, key: str) -> bytes | None:
 
 def write_entry(kind: str, key: str, data: bytes) -> None:
     """Keep data under the key, whole or not at all; where nothing can be written, nothing is."""
-    folder = cache_folder()
-    if folder is None:
-        return
-    path = _path(folder, kind, key)
+    path = _path(kind, key)
     # a cache that cannot be written (read-only home, full disk) costs time, nothing else
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,8 +51,8 @@ def write_entry(kind: str, key: str, data: bytes) -> None:
             raise
 
 
-def _path(folder: Path, kind: str, key: str) -> Path:
-    return folder / kind / key[:2] / key
+def _path(kind: str, key: str) -> Path:
+    return cache_folder() / kind / key[:2] / key
 
 
 def _digest(data: bytes) -> bytes:

@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, settings
 GOLDEN = Path(__file__).parent / "golden"
 
 # compiled kernels are kept for one run of the tests, all workers share them
-if "BRICKC_CACHE_DIR" not in os.environ:
-    os.environ["BRICKC_CACHE_DIR"] = _cache = tempfile.mkdtemp(prefix="brickc-tests-")
+if "BRICKC_CACHE" not in os.environ:
+    os.environ["BRICKC_CACHE"] = _cache = tempfile.mkdtemp(prefix="brickc-tests-")
     atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 
 # read when Triton's language is imported: its kernels run in NumPy, GPU or not

@@ -139,6 +139,8 @@ def _for_tensor_cores(problem: Problem, operands: Operands, machine: Machine) ->
         for parts in _parts(tiles, _cdiv(k, bk), machine):
             if parts == 1 and (bm > 128 or (operands.reads_more and held > _SUMS_BESIDE)):
                 continue  # the registers must do for what follows the sums, too
+            if any(operands.narrow) and held > _SUMS_BESIDE:
+                continue  # more loads under way, each with an address of its own
             blocks = Blocks(bm, bn, bk, warps, stages, parts, swap)
             cycles = _cycles(blocks, tiles, _cdiv(k, bk), operands, machine)
             if parts > 1:
