@@ -51,7 +51,7 @@ def instructions_of_cubins(images: Sequence[bytes], number: int) -> list[list[In
         )  # fmt: skip
     if done.returncode:
         return None
-    ends = []
+    ends: list[int] = []
     for code in codes:
         ends.append((ends[-1] if ends else 0) + len(code))
     found: list[list[Instruction]] = [[] for _ in codes]

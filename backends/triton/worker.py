@@ -31,12 +31,12 @@ def compile_kernel(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
         signature=dict(zip(order["parameters"], order["signature"], strict=True)),
         attrs={(i,): [["tt.divisibility", 16]] for i in order["aligned"]},
     )
+    path = folder / f"{order['file']}.{suffix}"
     tried: list[tuple[bool, int, int, dict[str, Any], Any]] = []
     # registers that do not suffice: more threads share them, or fewer loads are under way
     for warps, stages in choices(order["warps"], order["stages"]):
         options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
         compiled = triton.compile(source, target=target, options=options)
-        path = folder / f"{order['file']}.{suffix}"
         path.write_bytes(compiled.asm[suffix])
         if order["api"] == "cuda":
             found = resources_of_cubin(path, Path(triton.__file__).parent)

@@ -82,14 +82,16 @@ class Machine:
     shared_most: int
     #: copies to shared memory that need no registers, so that a step's buffers are all there
     copies: bool
+    #: threads of a warp
+    lanes: int
     #: warps together multiply from shared memory, in which tf32 must lie along the sum
     groups: bool
 
 
 _MACHINES = {
-    "sm_80": Machine(108, 1024, 512, 1024, 512, 128, 26, 1200, 167_936, 166_912, True, False),
-    "sm_90": Machine(132, 2048, 1024, 1280, 640, 128, 32, 1700, 233_472, 232_448, True, True),
-    "gfx942": Machine(304, 1024, 512, 1024, 512, 128, 48, 2500, 65_536, 65_536, False, False),
+    "sm_80": Machine(108, 1024, 512, 1024, 512, 128, 26, 1200, 167_936, 166_912, True, 32, False),
+    "sm_90": Machine(132, 2048, 1024, 1280, 640, 128, 32, 1700, 233_472, 232_448, True, 32, True),
+    "gfx942": Machine(304, 1024, 512, 1024, 512, 128, 48, 2500, 65_536, 65_536, False, 64, False),
 }
 
 #: cycles that a launch costs, and that a program takes before its first product and after its last
@@ -127,8 +129,8 @@ def _for_tensor_cores(problem: Problem, operands: Operands, machine: Machine) ->
     swap = _swaps(operands, machine, m, n)
     rows, columns = (n, m) if swap else (m, n)
     best, least = None, float("inf")
-    for bm, bn, warps in _shapes(rows, columns, machine):
-        held = bm * bn // (32 * warps)
+    for bm, bn, warps in _shapes(rows, columns, bk * size, machine):
+        held = bm * bn // (machine.lanes * warps)
         buffer = (bm + bn) * bk * size
         stages = 3 if 4 * buffer > machine.shared // 2 else 4
         while stages > 2 and _buffers(machine, stages) * buffer > machine.shared_most:
@@ -179,8 +181,13 @@ def _swaps(operands: Operands, machine: Machine, m: int, n: int) -> bool:
     return operands.dtype is DType.F32 and across
 
 
-def _shapes(rows: int, columns: int, machine: Machine) -> Iterator[tuple[int, int, int]]:
-    """Rows, columns and warps of the tiles that hold their sums in registers."""
+def _shapes(
+    rows: int, columns: int, depth: int, machine: Machine
+) -> Iterator[tuple[int, int, int]]:
+    """Rows, columns and warps of the tiles that hold their sums in registers.
+
+    ``depth`` is the bytes of a row that a step reads: every thread has 128 bits to load.
+    """
     most = [power_of_two(size, 16, 256) for size in (rows, columns)]
     least = 64 if machine.groups and rows >= 64 else 16
     sizes = (16, 32, 64, 128, 256)
@@ -188,7 +195,11 @@ def _shapes(rows: int, columns: int, machine: Machine) -> Iterator[tuple[int, in
         if bm > max(most[0], least) or bm < least or bn > most[1]:
             continue
         warps = 8 if bm * bn >= 128 * 128 else 4
-        if bm * bn <= _SUMS * 32 * warps:
+        # a group of warps is four
+        fewest = 4 if machine.groups and bm >= 64 else 1
+        while warps > fewest and min(bm, bn) * depth < 16 * machine.lanes * warps:
+            warps //= 2
+        if bm * bn <= _SUMS * machine.lanes * warps:
             yield bm, bn, warps
 
 
