@@ -71,8 +71,9 @@ def contract(context: Context) -> TritonKernel:
         tuple(sizes[c] for c in batch), tuple(sizes[c] for c in m), tuple(sizes[c] for c in n),
         tuple(summed),
     )  # fmt: skip
+    along = [bool(x) and x[-1] == 1 for x in strides]
     return matmul(
         context, problem, load_of(a, steps[0], strides[0], m, True),
         load_of(b, steps[1], strides[1], n, False), place,
-        Operands(a.dtype, *(bool(x) and x[-1] == 1 for x in strides), (narrow(a), narrow(b))),
+        Operands(a.dtype, along[0], along[1], (narrow(a), narrow(b))),
     )  # fmt: skip

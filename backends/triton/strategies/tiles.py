@@ -98,7 +98,7 @@ _MACHINES = {
 _LAUNCH = 2300
 _START = 1200
 
-#: registers of a thread that hold sums, at most; and where results need other values beside them
+#: sums of 32 threads for each of them, at most; and where results need other values beside them
 _SUMS = 128
 _SUMS_BESIDE = 64
 
@@ -130,7 +130,7 @@ def _for_tensor_cores(problem: Problem, operands: Operands, machine: Machine) ->
     rows, columns = (n, m) if swap else (m, n)
     best, least = None, float("inf")
     for bm, bn, warps in _shapes(rows, columns, bk * size, machine):
-        held = bm * bn // (machine.lanes * warps)
+        held = bm * bn // (32 * warps)
         buffer = (bm + bn) * bk * size
         stages = 3 if 4 * buffer > machine.shared // 2 else 4
         while stages > 2 and _buffers(machine, stages) * buffer > machine.shared_most:
@@ -199,7 +199,7 @@ def _shapes(
         fewest = 4 if machine.groups and bm >= 64 else 1
         while warps > fewest and min(bm, bn) * depth < 16 * machine.lanes * warps:
             warps //= 2
-        if bm * bn <= _SUMS * machine.lanes * warps:
+        if bm * bn <= _SUMS * 32 * warps:
             yield bm, bn, warps
 
 
