@@ -18,15 +18,18 @@ from .backends.triton import TritonBackend
 from .compiler.bundle_updates import bundle_updates
 from .compiler.fuse import Fusion, Group, fuse
 from .compiler.layouts import Layouts, choose_layouts
+from .compiler.loss_scaling import LossScale
 from .compiler.lower.kernels import lower
 from .compiler.names import Namer
 from .compiler.optimizers import SGD, Optimizer
 from .compiler.pipelines import inference_pipeline, target_pipeline, training_pipeline
 from .compiler.plan_memory import MemoryPlan, check_limit, plan_memory, share_buffers
+from .compiler.round_first import round_first
 from .compiler.schedule import schedule
 from .errors import UnsupportedError, UsageError
 from .frontends.model import Model
 from .ir.brick import Parameter, State
+from .ir.dtypes import DType
 from .ir.graph import Graph
 from .ir.kernel.choices import Made
 from .ir.kernel.kernel import KernelProgram
@@ -123,6 +126,9 @@ def compile_model(
     """
     chosen = backend(target)
     wanted = tuple(functions) if functions else _default_functions(model)
+    optimizer = optimizer or SGD(0.01)
+    if chosen.capabilities.half is DType.F16 and optimizer.loss_scale is None:
+        optimizer = replace(optimizer, loss_scale=LossScale())  # f16 has no room for small slopes
     seconds: dict[str, float] = {}
     compiled: dict[str, Function] = {}
     orders: dict[str, tuple[int, ...]] = {}
@@ -130,7 +136,7 @@ def compile_model(
     namer = Namer()
     # training first: it decides how parameters lie, and the others read them as they are
     for name in sorted(wanted, key=lambda n: n != "train_step"):
-        stages, graph = _graph(model, name, optimizer or SGD(0.01), chosen, observer, seconds)
+        stages, graph = _graph(model, name, optimizer, chosen, observer, seconds)
         _name_leaves(graph, names, namer)
         function = _lower(name, stages, graph, chosen, orders, names, seconds)
         if memory_limit is not None and tune is None:
@@ -304,6 +310,8 @@ def _lower(
     program = lower(graph, layouts, fusion, order, names)
     if chosen.capabilities.bundle_bytes:
         program = bundle_updates(program, chosen.capabilities.bundle_bytes)
+    if widens:
+        program = round_first(program)
     program = share_buffers(program)
     started = _count(seconds, "lower", started)
     kernels, scratch = chosen.select(program)

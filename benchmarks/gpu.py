@@ -34,7 +34,7 @@ PEERS = (
 RATE, MOMENTUM = 1e-4, 0.9
 
 #: the floor's rates on an H100: operations a second by precision, bytes a second
-RATES = {"tf32": 400e12, "f32": 60e12}
+RATES = {"tf32": 400e12, "f32": 60e12, "bf16": 800e12, "f16": 800e12}
 BYTES = 3.0e12
 
 #: largest relative difference of first losses that rounding to tf32 explains
@@ -43,7 +43,7 @@ SAME = 1e-2
 #: what is compared on the device with brickc's NumPy backend in float64: network, batch
 CHECKED = (("mlp", 8), ("lenet5", 4), ("lenet", 4), ("alexnet2012", 2))
 #: relative error of losses, and of parameters after some steps, by precision
-ALLOWED = {"f32": (1e-4, 1e-4), "tf32": (1e-2, 2e-2)}
+ALLOWED = {"f32": (1e-4, 1e-4), "tf32": (1e-2, 2e-2), "bf16": (5e-2, 5e-2), "f16": (1e-2, 2e-2)}
 
 
 # -- a peer's process ------------------------------------------------------------------------------
@@ -329,6 +329,7 @@ def main() -> None:
     parser.add_argument("--check-only", action="store_true")
     parser.add_argument("--no-check", action="store_true")
     parser.add_argument("--checks", default=",".join(f"{n}:{b}" for n, b in CHECKED))
+    parser.add_argument("--precisions", default="f32,tf32", help=f"some of {', '.join(ALLOWED)}")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"),
                         help="cpu: go through all of it, measure nothing")  # fmt: skip
     parser.add_argument("--json", type=Path)
@@ -360,7 +361,7 @@ def main() -> None:
 
     failed = False
     for case in given.checks.split(",") if not given.no_check else ():
-        for precision in ALLOWED:
+        for precision in given.precisions.split(","):
             row = run_child(["--child-check", case, precision],
                             min(60, until - time.monotonic()), given.device)  # fmt: skip
             row = {"network": case.partition(":")[0], "precision": precision, **row}

@@ -7,6 +7,7 @@ from functools import partial
 from ..ir.graph import Graph
 from ..ir.kernel.capabilities import Capabilities
 from .differentiate import with_gradients
+from .loss_scaling import SCALED, scale_loss
 from .optimize.canonicalise import canonicalise
 from .optimize.expand import expand
 from .optimize.join_optimizer import join_gradients
@@ -49,8 +50,19 @@ def inference_pipeline() -> Pipeline:
 def training_pipeline(loss: str, optimizer: Optimizer, *, runtime_lr: bool = True) -> Pipeline:
     """Forward, loss, backward and update as one graph: function ``train_step``."""
 
+    scaling = optimizer.loss_scale
+    scale: tuple[Pass, ...] = ()
+    if scaling is not None:
+        scale = (
+            Pass(
+                "scale loss",
+                partial(scale_loss, loss=loss, scaling=scaling),
+                "right before differentiate, which then scales every gradient",
+            ),
+        )
+
     def differentiate(graph: Graph) -> Graph:
-        return with_gradients(graph, loss, trained_only=True)
+        return with_gradients(graph, SCALED if scaling else loss, trained_only=True)
 
     def join_optimizer(graph: Graph) -> Graph:
         return join_gradients(graph, optimizer, runtime_lr=runtime_lr)
@@ -74,6 +86,7 @@ def training_pipeline(loss: str, optimizer: Optimizer, *, runtime_lr: bool = Tru
                 "before differentiate, which then finds a rule for every brick; composites with a "
                 "better rule of their own stay whole until it has been used",
             ),
+            *scale,
             Pass(
                 "differentiate",
                 differentiate,

@@ -37,7 +37,7 @@ def test_whole_path_on_the_cpu(tmp_path: Path) -> None:
     """brickc's interpreted step agrees with float64 and with torch's first loss."""
     results = tmp_path / "gpu.json"
     done = run(
-        "--device", "cpu", "--checks", "mlp:2", "--cases", "mlp:2", "--seconds", "0",
+        "--device", "cpu", "--checks", "mlp:2", "--precisions", "f32,bf16", "--cases", "mlp:2", "--seconds", "0",
         "--peers", "brickc-f32,torch-eager,jax", "--json", str(results),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from ...ir.kernel.capabilities import Capabilities
@@ -23,6 +24,7 @@ from .launches import TritonKernel
 from .options import Options, parse
 from .printer import Kernels, print_function
 from .strategies import Context, carry_out
+from .strategies.maps import map_kernels
 from .tables import shipped
 
 __all__ = ["FORMAT", "RESOURCES", "TritonBackend"]
@@ -67,7 +69,11 @@ class TritonBackend:
     @property
     def tolerances(self) -> Mapping[str, float]:
         """Rounded operands cost digits: some per layer, more with fewer bits."""
-        return {} if self.options.precision == "f32" else {"f32": _ROUNDED[self.options.precision]}
+        part = _ROUNDED.get(self.options.precision)
+        if part is None:
+            return {}
+        half = self.options.half
+        return {"f32": part} if half is None else {"f32": part, str(half): part}
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -91,13 +97,20 @@ class TritonBackend:
     def select(
         self, program: KernelProgram, choices: Choices = NO_CHOICES
     ) -> tuple[Sequence[TritonKernel], Mapping[int, Sequence[Buffer]]]:
-        kernels = []
-        for number, kernel in enumerate(program.kernels):
-            wanted = chosen_for(kernel, choices)
-            if wanted == UNDECIDED:
-                kernels.append(self._as_shipped(program, number))
-            else:
-                kernels.append(self._carry_out(program, number, wanted))
+        kernels: list[TritonKernel] = []
+        numbered = enumerate(program.kernels)
+        # neighbours that only round parameters do not read each other
+        for rounds, found in groupby(numbered, lambda x: program.rounds_leaf(x[1])):
+            run = list(found)
+            if rounds:
+                kernels += map_kernels([self._context(program, k, UNDECIDED) for k, _ in run])
+                continue
+            for number, kernel in run:
+                wanted = chosen_for(kernel, choices)
+                if wanted == UNDECIDED:
+                    kernels.append(self._as_shipped(program, number))
+                else:
+                    kernels.append(self._carry_out(program, number, wanted))
         return kernels, {k: x.scratch for k, x in enumerate(kernels) if x.scratch}
 
     def candidates(
@@ -125,8 +138,11 @@ class TritonBackend:
         return open_bench(self.options)
 
     def _carry_out(self, program: KernelProgram, number: int, wanted: Choice) -> TritonKernel:
+        return carry_out(self._context(program, number, wanted))
+
+    def _context(self, program: KernelProgram, number: int, wanted: Choice) -> Context:
         kernel = program.kernels[number]
-        return carry_out(Context(kernel, program.buffers, self.options, number, Picks(wanted)))
+        return Context(kernel, program.buffers, self.options, number, Picks(wanted))
 
     def print(
         self,

@@ -215,7 +215,8 @@ class _Tensors:
         key = (buffer.name, 0 if buffer.name in self.buffers else count)
         if key not in self._tensors:
             dtype = buffer.dtype
-            kind = self.torch.int8 if dtype is DType.BOOL else getattr(self.torch, dtype.numpy.name)
+            names = {DType.BOOL: "int8", DType.BF16: "bfloat16"}
+            kind = getattr(self.torch, names.get(dtype) or dtype.numpy.name)
             self._tensors[key] = self.torch.zeros(max(1, count), dtype=kind, device=self._place)
         return self._tensors[key]
 
@@ -230,7 +231,9 @@ class _Tensors:
             self._tensors[name, 0] = tensor
 
     def results(self) -> dict[str, Any]:
-        return {name: self._tensors[name, 0].cpu().numpy().copy() for name in self.written}
+        found = {name: self._tensors[name, 0].cpu() for name in self.written}
+        bf16 = self.torch.bfloat16
+        return {n: (t.float() if t.dtype is bf16 else t).numpy().copy() for n, t in found.items()}
 
 
 def _imported(source: str) -> ModuleType:

@@ -12,7 +12,8 @@ __all__ = ["NEEDS", "PRELUDE", "prelude_text"]
 
 PRELUDE: dict[str, str] = {
     "interpreted": """\
-# Triton's interpreter cuts f32 to bf16, and multiplies the bit patterns of bf16
+# Triton's interpreter cuts f32 to bf16, multiplies the bit patterns of bf16, and widens its
+# subnormals to other numbers
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 """,
     "bf16": '''\
@@ -36,12 +37,22 @@ def tf32(x):
     else:
         return (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
 ''',
+    "widened": '''\
+@triton.jit
+def widened(x):
+    """A half as f32."""
+    if INTERPRETED and x.dtype == tl.bfloat16:
+        bits = x.to(tl.uint16, bitcast=True).to(tl.uint32) << 16
+        return bits.to(tl.float32, bitcast=True)
+    else:
+        return x.to(tl.float32)
+''',
     "half": '''\
 @triton.jit
 def half(x):
     """An operand of the tensor cores, as it lies in memory."""
     if INTERPRETED:
-        return x.to(tl.float32)
+        return widened(x)
     else:
         return x
 ''',
@@ -134,8 +145,9 @@ def philox(block, stream, counter, seed):
 
 #: what a function calls
 NEEDS: dict[str, tuple[str, ...]] = {
-    "tanh": ("expm1",), "softplus": ("log1p",), "bf16": ("interpreted",), "half": ("interpreted",),
-    "tf32": ("interpreted",),
+    "tanh": ("expm1",), "softplus": ("log1p",), "bf16": ("interpreted",),
+    "widened": ("interpreted",), "tf32": ("interpreted",),
+    "half": ("interpreted", "widened"),
 }  # fmt: skip
 
 

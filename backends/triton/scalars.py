@@ -81,6 +81,9 @@ def _text(w: Writer, program: ScalarProgram, instr: Instr, args: Sequence[str]) 
                 return f"{args[0]} != 0"
             if dtype.is_half:
                 return w.rounded(args[0], dtype)
+            if dtype is DType.F32 and program.dtype(instr.args[0]).is_half:
+                w.helpers.add("widened")
+                return f"widened({args[0]})"
             return f"{args[0]}.to({dtype_text(dtype)})"
         case "not":
             return f"{args[0]} == 0"

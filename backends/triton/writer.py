@@ -244,7 +244,8 @@ class Writer:
         if access.dtype is DType.BOOL:
             text += " != 0"
         if access.dtype.is_half and not raw:
-            text += ".to(tl.float32)"
+            self.helpers.add("widened")
+            text = f"widened({text})"
         return self.let(prefix, text)
 
     def rounded(self, value: str, dtype: DType) -> str:

@@ -88,7 +88,7 @@ def test_artifact_runs_through_the_interpreter(tmp_path: Path) -> None:
     assert float(done.stdout.splitlines()[1]) == pytest.approx(float(want["loss"]), rel=1e-5)
 
 
-@pytest.mark.parametrize("target", ["triton", "triton:sm_90", "triton:gfx942,tf32"])
+@pytest.mark.parametrize("target", ["triton", "triton:sm_90,bf16", "triton:gfx942,f16"])
 def test_without_a_gpu_it_compiles_and_says_why_it_cannot_run(target: str, tmp_path: Path) -> None:
     if Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists():
         pytest.skip("there is a GPU")
@@ -121,15 +121,16 @@ def test_without_a_gpu_it_compiles_and_says_why_it_cannot_run(target: str, tmp_p
 def test_options() -> None:
     assert parse("").architecture is None
     assert parse("sm_80,bf16").precision == "bf16"
-    with pytest.raises(UnsupportedError, match="loss"):
-        parse("f16")
+    assert parse("f16").precision == "f16"
+    with pytest.raises(UnsupportedError, match="bf16, f16"):
+        parse("f8")
     with pytest.raises(UnsupportedError, match="sm_90"):
         parse("sm_75")
 
 
-@pytest.mark.parametrize(("precision", "part"), [("tf32", 1e-5), ("bf16", 2e-2)])
+@pytest.mark.parametrize(("precision", "part"), [("tf32", 1e-5), ("bf16", 2e-2), ("f16", 2e-3)])
 def test_precisions_run(precision: str, part: float) -> None:
-    """The interpreter forms tf32 products in full f32; bf16 is rounded there too."""
+    """The interpreter forms tf32 products in full f32; halves are rounded there too."""
     x = np.random.default_rng(0).standard_normal((8, 6)).astype("f4")
     t = np.arange(8, dtype="i4") % 3
     rounded = bc.compile(small_model(), f"triton:{precision}", seed=1)
