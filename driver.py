@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from .backends.base import NO_CHOICES, Backend, Choices, Leaf, PlannedFunction
+from .backends.base import NO_CHOICES, Backend, Choices, Launching, Leaf, PlannedFunction
 from .backends.c import CBackend
 from .backends.numpy import NumpyBackend
 from .backends.triton import TritonBackend
@@ -55,6 +55,9 @@ Tune = Callable[[Backend, Mapping[str, "Function"]], Choices]
 #: bytes; every leaf starts on a cache line unless an update needs it next to another
 LEAF_ALIGNMENT = 64
 
+#: training steps that may be started at once: a graph has as many copies of every launch
+MOST_STEPS = 1024
+
 
 @dataclass(frozen=True)
 class Function:
@@ -70,6 +73,9 @@ class Function:
     program: KernelProgram
     kernels: Sequence[Made]
     plan: MemoryPlan
+    launching: Launching | None = None
+    #: training steps that are started at once
+    steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,8 @@ class Compiled:
     singles: Mapping[str, Function] = field(default_factory=dict)
     #: stage -> seconds, summed over the functions
     seconds: Mapping[str, float] = field(default_factory=dict)
+    #: training steps that ``train_steps`` carries out at a time
+    steps_per_launch: int = 1
     #: what was decided beforehand
     choices: Choices = field(default_factory=dict)
 
@@ -115,20 +123,23 @@ def compile_model(
     optimizer: Optimizer | None = None,
     functions: Sequence[str] | None = None,
     memory_limit: int | None = None,
+    steps_per_launch: int = 1,
     observer: Observer | None = None,
     tune: Tune | None = None,
 ) -> Compiled:
     """Compile a model's functions: infer, evaluate and (if it has a loss) train_step.
 
     ``memory_limit`` is in bytes, for the arena of each function at the largest sizes. ``tune``
-    gives choices that the cost model then does not make.
-    Raises MemoryLimitError, UnsupportedError, or what the passes raise.
+    gives choices that the cost model then does not make. ``steps_per_launch`` is how many
+    training steps a target with launches starts at once.
+    Raises MemoryLimitError, UnsupportedError, UsageError, or what the passes raise.
     """
     chosen = backend(target)
     wanted = tuple(functions) if functions else _default_functions(model)
     optimizer = optimizer or SGD(0.01)
     if chosen.capabilities.half is DType.F16 and optimizer.loss_scale is None:
         optimizer = replace(optimizer, loss_scale=LossScale())  # f16 has no room for small slopes
+    _check_steps(steps_per_launch, wanted)
     seconds: dict[str, float] = {}
     compiled: dict[str, Function] = {}
     orders: dict[str, tuple[int, ...]] = {}
@@ -138,7 +149,8 @@ def compile_model(
     for name in sorted(wanted, key=lambda n: n != "train_step"):
         stages, graph = _graph(model, name, optimizer, chosen, observer, seconds)
         _name_leaves(graph, names, namer)
-        function = _lower(name, stages, graph, chosen, orders, names, seconds)
+        steps = steps_per_launch if name == "train_step" else 1
+        function = _lower(name, stages, graph, chosen, orders, names, seconds, steps)
         if memory_limit is not None and tune is None:
             check_limit(function.program, function.plan, memory_limit)
         for leaf, order in leaf_orders(graph, function.layouts).items():
@@ -165,14 +177,35 @@ def compile_model(
     sources = chosen.print(model.name, planned(ordered, singles), leaves, memory)
     _count(seconds, "print", started)
     resolved = chosen.name if target == "auto" else target
-    return Compiled(model, resolved, ordered, leaves, memory, sources, singles, seconds, choices)
+    return Compiled(model, resolved, ordered, leaves, memory, sources, singles, seconds,
+                    steps_per_launch, choices)  # fmt: skip
+
+
+def _check_steps(steps: int, wanted: Sequence[str]) -> None:
+    if not 1 <= steps <= MOST_STEPS:
+        raise UsageError("not a number of steps", got=steps, expected=f"1..{MOST_STEPS}")
+    if steps > 1 and "train_step" not in wanted:
+        raise UsageError(
+            "steps_per_launch is for training steps", got=f"functions {', '.join(wanted)}",
+            hint="compile train_step too, which needs a loss",
+        )  # fmt: skip
 
 
 def _decided(function: Function, chosen: Backend, choices: Choices) -> Function:
     """The function with its kernels carried out as a table says."""
-    kernels, scratch = chosen.select(function.program, choices)
-    plan = plan_memory(function.program, scratch)
-    return replace(function, kernels=kernels, plan=plan)
+    kernels, launching, plan = _select(function.program, chosen, choices, function.steps)
+    return replace(function, kernels=kernels, launching=launching, plan=plan)
+
+
+def _select(
+    program: KernelProgram, chosen: Backend, choices: Choices, steps: int
+) -> tuple[Sequence[Made], Launching | None, MemoryPlan]:
+    """How each kernel is carried out, how all of them are started, and where buffers lie then."""
+    kernels, scratch = chosen.select(program, choices)
+    launching = chosen.launching(program, kernels)
+    at_once = steps if chosen.capabilities.several_steps else 1
+    plan = plan_memory(program, scratch, launching.spans if launching else None, at_once)
+    return kernels, launching, plan
 
 
 def _single(
@@ -279,15 +312,15 @@ def planned(
     functions: Mapping[str, Function], singles: Mapping[str, Function] | None = None
 ) -> list[PlannedFunction]:
     """What a backend's printer needs to know of the functions."""
-    found = [
-        PlannedFunction(f.name, f.program, f.kernels, f.plan.offsets, f.plan.peak)
-        for f in functions.values()
-    ]
-    for name, f in (singles or {}).items():
-        found.append(
-            PlannedFunction(f.name, f.program, f.kernels, f.plan.offsets, f.plan.peak, name)
+    every = [(f, "") for f in functions.values()]
+    every += [(f, name) for name, f in (singles or {}).items()]
+    return [
+        PlannedFunction(
+            f.name, f.program, f.kernels, f.plan.offsets, f.plan.peak, single_of, f.launching,
+            f.steps, f.plan.apart,
         )
-    return found
+        for f, single_of in every
+    ]  # fmt: skip
 
 
 def _lower(
@@ -298,6 +331,7 @@ def _lower(
     orders: Mapping[str, tuple[int, ...]],
     names: Mapping[str, str],
     seconds: dict[str, float],
+    steps: int = 1,
 ) -> Function:
     started = time.perf_counter()
     widens = chosen.capabilities.half is not None
@@ -314,11 +348,11 @@ def _lower(
         program = round_first(program)
     program = share_buffers(program)
     started = _count(seconds, "lower", started)
-    kernels, scratch = chosen.select(program)
-    started = _count(seconds, "select", started)
-    plan = plan_memory(program, scratch)
-    _count(seconds, "plan memory", started)
-    return Function(name, stages, graph, layouts, fusion, order, program, kernels, plan)
+    kernels, launching, plan = _select(program, chosen, NO_CHOICES, steps)
+    _count(seconds, "select", started)
+    return Function(
+        name, stages, graph, layouts, fusion, order, program, kernels, plan, launching, steps
+    )
 
 
 def _count(seconds: dict[str, float], stage: str, started: float) -> float:

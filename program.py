@@ -86,7 +86,7 @@ class Program(Executable):
         found = {}
         for name in wanted:
             f = self.compiled.functions[name]
-            found[name] = explain(name, f.graph, f.fusion, f.program, f.plan)
+            found[name] = explain(name, f.graph, f.fusion, f.program, f.plan, launching(f))
             for row, made in zip(found[name]["table"], f.kernels, strict=True):
                 row["choice"] = str(made.choice)
         return found
@@ -194,7 +194,7 @@ class Program(Executable):
                 texts[f"ir/{name}.{number:02}.{_file_name(stage)}.txt"] = print_graph(graph)
             texts[f"kernels/{name}.fusion.txt"] = fusion_text(f.graph, f.fusion)
             texts[f"kernels/{name}.schedule.txt"] = schedule_text(
-                f.program, f.plan, f.layouts, f.graph
+                f.program, f.plan, f.layouts, f.graph, launching(f)
             )
             texts[f"kernels/{name}.kernels.txt"] = kernels_text(f.program, _choices(f))
         artifact.write(
@@ -245,6 +245,19 @@ def example_inputs(function: Function, sizes: Mapping[str, int]) -> dict[str, Ar
     return found
 
 
+def launching(function: Function) -> dict[str, Any] | None:
+    """How a function's kernels are started, and why so; None where they are merely called."""
+    found = function.launching
+    if found is None:
+        return None
+    return {
+        "form": found.form,
+        "reason": found.reason,
+        "launches": sum(map(len, found.stages)),
+        "stages": found.count,
+    }
+
+
 def describe(compiled: Compiled) -> dict[str, Any]:
     """What the manifest says about a compiled model."""
     functions: dict[str, Any] = {}
@@ -267,6 +280,10 @@ def describe(compiled: Compiled) -> dict[str, Any]:
                 "most": maximum(f.plan.peak),
             },
         }
+        if f.launching is not None:
+            functions[name]["launching"] = launching(f)
+        if f.steps > 1:
+            functions[name]["steps_per_launch"] = f.steps
     parameters = [x for x in compiled.leaves if x.role == "parameter"]
     dtypes = {x.buffer.dtype for x in parameters} or {DType.F32}
     tuned = {
@@ -329,6 +346,7 @@ def compile(
     optimizer: Optimizer | None = None,
     functions: Sequence[str] | None = None,
     memory_limit: int | None = None,
+    steps_per_launch: int = 1,
     seed: int = 0,
     threads: int | None = None,
     observer: Observer | None = None,
@@ -339,7 +357,9 @@ def compile(
 
     ``functions`` names some of infer, evaluate and train_step (default: all that the model
     has). ``optimizer`` is what train_step updates with (default: SGD(0.01)).
-    ``memory_limit`` (bytes) fails the compilation if an arena could exceed it. ``seed``
+    ``memory_limit`` (bytes) fails the compilation if an arena could exceed it.
+    ``steps_per_launch`` is how many training steps ``train_steps`` carries out at a time: on a GPU
+    they are started at once, elsewhere one after the other. ``seed``
     draws the first parameters and, step by step, what dropout keeps. ``threads`` is for target
     c; by default $BRICKC_THREADS, else as many as there are cores. ``observer`` is called with
     (function, pass, graph).
@@ -362,6 +382,7 @@ def compile(
         optimizer=optimizer,
         functions=functions,
         memory_limit=memory_limit,
+        steps_per_launch=steps_per_launch,
         observer=observer,
         tune=None if tune is None else choose,
     )
@@ -414,7 +435,8 @@ def dump_text(function: Function, stage: str) -> str:
         case "fused":
             return fusion_text(function.graph, function.fusion)
         case "schedule":
-            return schedule_text(function.program, function.plan, function.layouts, function.graph)
+            return schedule_text(function.program, function.plan, function.layouts,
+                                 function.graph, launching(function))  # fmt: skip
         case "kernels":
             return kernels_text(function.program, _choices(function))
     raise UsageError("unknown stage", got=stage, expected=", ".join(STAGES))

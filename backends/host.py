@@ -2,7 +2,7 @@
 
 The text of this file from the marker on becomes part of every generated ``model.py``,
 so it imports the standard library and NumPy alone and refers to the tables that the
-printer writes above it: FORMAT, FUNCTIONS, LEAVES, MEMORY_BYTES.
+printer writes above it: FORMAT, FUNCTIONS, SINGLES, LEAVES, MEMORY_BYTES, STEPS_PER_LAUNCH.
 """
 
 # ruff: noqa: E402
@@ -13,6 +13,7 @@ FUNCTIONS: dict[str, dict[str, Any]] = {}
 SINGLES: dict[str, dict[str, Any]] = {}
 LEAVES: dict[str, dict[str, Any]] = {}
 MEMORY_BYTES: int = 0
+STEPS_PER_LAUNCH: int = 1
 
 # --- from here on: part of every generated module -------------------------------------------
 
@@ -100,9 +101,14 @@ class Program:
 
     def call(self, function: str, inputs: Arrays) -> Arrays:
         """Run a function by name."""
-        bound = self._bound.get((function, *(v.shape for v in map(np.asarray, inputs.values()))))
+        return self._call(function, inputs, 0)
+
+    def _call(self, function: str, inputs: Arrays, steps: int) -> Arrays:
+        """Run a function, or so many steps of it at once on stacked inputs."""
+        shapes = (v.shape for v in map(np.asarray, inputs.values()))
+        bound = self._bound.get((function, steps, *shapes))
         if bound is None:
-            bound = self._bind(function, inputs)
+            bound = self._bind(function, inputs, steps)
         run, staged, outputs = bound
         values = []
         for name, target, limit in staged:
@@ -133,22 +139,24 @@ class Program:
             return error
         return _error(f"{function}: the inputs do not fit")
 
-    def _bind(self, function: str, inputs: Arrays) -> Any:
-        dims = _sizes(function, inputs)
+    def _bind(self, function: str, inputs: Arrays, steps: int) -> Any:
+        one = {n: np.asarray(v)[0] for n, v in inputs.items()} if steps else inputs
+        dims = _sizes(function, one)
         spec = FUNCTIONS[function]
         need = self.peak_bytes(function, **dims)
         if function in SINGLES and all(size == 1 for size in dims.values()):
             spec, dims = SINGLES[function], {}
         if need > self._arena.nbytes:
             self._arena, self._bound = _aligned(need), {}
-        run, staged, outputs = spec["bind"](self._arena, self.memory, **dims)
+        several = {"steps": steps} if steps else {}
+        run, staged, outputs = spec["bind"](self._arena, self.memory, **dims, **several)
         bound = (
             run,
             [(n, staged[n], spec["inputs"][n]["limit"]) for n in spec["inputs"]],
             list(outputs.items()),
         )
         shapes = (np.asarray(v).shape for v in inputs.values())
-        self._bound[function, *shapes] = bound
+        self._bound[function, steps, *shapes] = bound
         return bound
 
     def infer(self, **inputs: Any) -> Arrays:
@@ -162,14 +170,41 @@ class Program:
     def train_step(self, **inputs: Any) -> Arrays:
         """Forward, loss, backward, update. Raises ModelError if the loss is not finite."""
         result = self.call("train_step", inputs)
-        loss = result.get("loss")
-        if loss is not None and not math.isfinite(loss):
-            raise _error(
-                "the loss is not finite",
-                got=float(loss),
-                hint="lower the learning rate, or look for inputs that are not finite",
-            )
+        _check_loss(result.get("loss"))
         return result
+
+    def train_steps(self, **inputs: Any) -> Arrays:
+        """Training steps on inputs stacked along a new first axis; results are stacked, too.
+
+        The same as ``train_step`` on each of them in order. Where the target starts several
+        steps at once, STEPS_PER_LAUNCH of them are; what is left over runs step by step.
+        Raises ModelError if a loss is not finite, which is only seen when its launch has ended.
+        """
+        arrays = {name: np.asarray(value) for name, value in inputs.items()}
+        counts = {value.shape[0] if value.ndim else 0 for value in arrays.values()}
+        if len(counts) != 1 or not min(counts):
+            raise _error(
+                "train_steps: the inputs are not stacked",
+                got=", ".join(f"{n} {list(v.shape)}" for n, v in arrays.items()) or "none",
+                expected="the same number of steps, 1 or more, as first axis of every input",
+            )
+        (count,) = counts
+        at_once = FUNCTIONS.get("train_step", {}).get("at_once", 0)
+        parts: dict[str, list[Any]] = {}
+        step = 0
+        while step < count:
+            size = at_once if at_once and count - step >= at_once else 1
+            if size > 1:
+                part = {name: value[step : step + size] for name, value in arrays.items()}
+                found = self._call("train_step", part, size)
+            else:
+                one = {name: value[step] for name, value in arrays.items()}
+                found = {n: v[None] for n, v in self.call("train_step", one).items()}
+            _check_loss(found.get("loss"), step)
+            for name, value in found.items():
+                parts.setdefault(name, []).append(value)
+            step += size
+        return {name: np.concatenate(values) for name, values in parts.items()}
 
     @property
     def arena_bytes(self) -> int:
@@ -248,6 +283,19 @@ class Program:
                 values[f"{function}/outputs/{name}"] = value
             self.load_state_dict(before)
         return dump_weights(values)
+
+
+def _check_loss(loss: Any, step: int | None = None) -> None:
+    """Raise ModelError if a loss is not finite; of several, the first step's is ``step``."""
+    if loss is None or np.isfinite(loss).all():
+        return
+    at = int(np.argmin(np.isfinite(loss))) if step is not None else 0
+    raise _error(
+        "the loss is not finite",
+        got=float(loss if step is None else loss[at]),
+        expected=None if step is None else f"a finite one in step {step + at} of the call",
+        hint="lower the learning rate, or look for inputs that are not finite",
+    )
 
 
 def _aligned(count: int) -> np.ndarray[Any, Any]:

@@ -20,6 +20,7 @@ from .options import (
     OptimizerOption,
     Ranges,
     Shapes,
+    Steps,
     Target,
     model_of,
     program_of,
@@ -61,6 +62,7 @@ def compile_command(
         ),
     ] = None,
     loss: Loss = None,
+    steps_per_launch: Steps = 1,
     as_json: Json = False,
 ) -> None:
     """Compile MODEL to a folder that runs without brickc."""
@@ -69,7 +71,7 @@ def compile_command(
         with tuning_bar(tune, as_json) as progress:
             program = program_of(
                 model, target, shape, range_, optimizer, function, memory_limit, seed, loss,
-                tune, progress,
+                tune, progress, steps_per_launch,
             )  # fmt: skip
         compiled = time.perf_counter() - started
         if emit == "source":

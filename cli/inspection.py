@@ -144,6 +144,10 @@ def explain(
             # a row is wider than what a pipe is taken for
             wide = out if out.is_terminal else Console(highlight=False, width=130)
             wide.print(_gpu_table(program.gpu_kernels))
+        if report["launching"]:
+            how = report["launching"]
+            out.print(f"{how['form']} ({how['launches']} launches, {how['stages']} stages): "
+                      f"{how['reason']}", markup=False)  # fmt: skip
         sizes = ", ".join(f"{n}={v}" for n, v in report["dims"].items())
         out.print(
             f"{wanted} at {sizes or 'fixed sizes'}: {report['kernels_before_fusion']} kernels "

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ..frontends.model import Model
     from ..program import Program
 
-__all__ = ["OPTIMIZER", "Json", "Loss", "ModelArg", "OptimizerOption", "Ranges", "Shapes", "Target",
-           "default_function", "model_of", "program_of", "write_stages"]  # fmt: skip
+__all__ = ["OPTIMIZER", "Json", "Loss", "ModelArg", "OptimizerOption", "Ranges", "Shapes", "Steps",
+           "Target", "default_function", "model_of", "program_of", "write_stages"]  # fmt: skip
 
 ModelArg = Annotated[
     str,
@@ -38,6 +38,14 @@ Target = Annotated[str, typer.Option(help="What to compile for; see `brickc targ
 OPTIMIZER = "sgd:lr=0.01"
 OptimizerOption = Annotated[
     str, typer.Option("--optimizer", help="e.g. sgd:lr=0.1,momentum=0.9 or adam:lr=0.001.")
+]
+Steps = Annotated[
+    int,
+    typer.Option(
+        "--steps-per-launch",
+        min=1,
+        help="Training steps that train_steps carries out at a time; a GPU starts them at once.",
+    ),
 ]
 Loss = Annotated[
     str | None,
@@ -82,6 +90,7 @@ def program_of(
     loss: str | None = None,
     tune: float | None = None,
     tune_progress: Callable[[float, str], None] | None = None,
+    steps: int = 1,
 ) -> Program:
     from ..compiler.optimizers import parse_optimizer
     from ..program import compile
@@ -95,6 +104,7 @@ def program_of(
         optimizer=solver_optimizer(spec) if own else parse_optimizer(optimizer or OPTIMIZER),
         functions=functions,
         memory_limit=_bytes(memory_limit),
+        steps_per_launch=steps,
         seed=seed,
         tune=tune,
         tune_progress=tune_progress,

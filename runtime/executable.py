@@ -111,6 +111,22 @@ class Executable:
         with self._errors():
             return dict(self._program.train_step(**inputs))
 
+    def train_steps(self, **inputs: npt.ArrayLike) -> dict[str, Array]:
+        """Training steps on inputs stacked along a new first axis; gives stacked results.
+
+        The same numbers as ``train_step`` on each in order. On a GPU ``steps_per_launch`` of them
+        are started at once, and what is left over one by one. Raises ShapeError if the inputs
+        are not stacked alike, NumericsError if a loss is not finite: steps of the same launch
+        have then been carried out too.
+        """
+        with self._errors():
+            return dict(self._program.train_steps(**inputs))
+
+    @property
+    def steps_per_launch(self) -> int:
+        """Training steps that ``train_steps`` carries out at a time, as compiled."""
+        return int(getattr(self._module, "STEPS_PER_LAUNCH", 1))  # none in older artifacts
+
     @property
     def cannot_run(self) -> str:
         """Why functions cannot be called here (no GPU); empty if they can."""

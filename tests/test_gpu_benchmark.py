@@ -44,7 +44,7 @@ def test_whole_path_on_the_cpu(tmp_path: Path) -> None:
     found = json.loads(results.read_text())
     assert [c["passed"] for c in found["checks"]] == [True, True]
     ours, torch = (r for r in found["results"] if r["peer"] != "jax")
-    assert ours["launches"] > 10
+    assert ours["launches"] == 1  # the MLP is one kernel
     assert ours["median_s"] > 0
     assert torch["median_s"] > 0
     assert ours["loss"] == pytest.approx(torch["loss"], rel=1e-4)

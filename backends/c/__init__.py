@@ -113,6 +113,9 @@ class CBackend:
     ) -> LoopKernel:
         return carry_out(kernel, self.cpu.lanes, self.cpu.registers, taken, number, wanted)
 
+    def launching(self, program: KernelProgram, kernels: Sequence[object]) -> None:
+        """Kernels are called one after the other."""
+
     def print(
         self,
         title: str,
@@ -133,6 +136,7 @@ class CBackend:
             tables=(f"NEEDS = {self.cpu.needs!r}\nTHREADS = ctypes.c_int(1)",),
             imports=("ctypes",),
             start="LIBRARY = open_library()\nset_threads()",
+            steps=max(f.steps for f in functions),
         )  # fmt: skip
         built = shared_library(source, self.cpu)
         return {"model.py": module, "model.c": source, "libmodel.so": built}

@@ -67,6 +67,9 @@ class NumpyBackend:
         kernels = [carry_out(kernel, buffers) for kernel in program.kernels]
         return kernels, {k: a.scratch for k, a in enumerate(kernels) if a.scratch}
 
+    def launching(self, program: KernelProgram, kernels: Sequence[object]) -> None:
+        """Kernels are called one after the other."""
+
     def candidates(
         self, program: KernelProgram, number: int, around: Choice = UNDECIDED
     ) -> Sequence[ArrayKernel]:
@@ -98,5 +101,7 @@ class NumpyBackend:
             texts.append(print_function(f.name, f.program, kernels, f.offsets, memory, f.peak))
         used = {"blocks"}.union(*(t.helpers for t in texts))
         helpers = [getattr(prelude, name) for name in sorted(used)]
-        module = print_module(title, texts, leaves, memory_bytes, FORMAT, helpers=helpers)
+        steps = max(f.steps for f in functions)
+        module = print_module(title, texts, leaves, memory_bytes, FORMAT, helpers=helpers,
+                              steps=steps)  # fmt: skip
         return {"model.py": module}

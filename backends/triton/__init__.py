@@ -14,7 +14,16 @@ from ...ir.kernel.capabilities import Capabilities
 from ...ir.kernel.choices import UNDECIDED, Choice, Made, NoSuchChoiceError, Picks, neighbours
 from ...ir.kernel.kernel import KernelProgram
 from ...ir.kernel.memory import Buffer
-from ..base import NO_CHOICES, Availability, Bench, Choices, Leaf, PlannedFunction, chosen_for
+from ..base import (
+    NO_CHOICES,
+    Availability,
+    Bench,
+    Choices,
+    Launching,
+    Leaf,
+    PlannedFunction,
+    chosen_for,
+)
 from ..module import print_module
 from . import device
 from .bench import open_bench
@@ -22,6 +31,7 @@ from .build import build
 from .cost import estimate
 from .launches import TritonKernel
 from .options import Options, parse
+from .phases import decide
 from .printer import Kernels, print_function
 from .strategies import Context, carry_out
 from .strategies.maps import map_kernels
@@ -46,6 +56,7 @@ CAPABILITIES = Capabilities(
     convolution="direct",
     layout="channels last",
     bundle_bytes=1 << 30,
+    several_steps=True,
 )  # fmt: skip
 
 #: relative error of a few layers with operands or values rounded to 10 or 7 bits of mantissa
@@ -112,6 +123,11 @@ class TritonBackend:
                 else:
                     kernels.append(self._carry_out(program, number, wanted))
         return kernels, {k: x.scratch for k, x in enumerate(kernels) if x.scratch}
+
+    def launching(self, program: KernelProgram, kernels: Sequence[object]) -> Launching:
+        """All kernels as phases of one, or each by itself."""
+        mine = [k for k in kernels if isinstance(k, TritonKernel)]
+        return decide(program, mine, self.options)
 
     def candidates(
         self, program: KernelProgram, number: int, around: Choice = UNDECIDED
@@ -181,11 +197,15 @@ class TritonBackend:
             "view, _aligned = device_view, DeviceMemory",
             *(f"{n.upper()} = resident({n.upper()})" for n in literals),
         ]
+        if kernels.cooperative:
+            start.append("COUNTER = resident(np.zeros(4, np.uint8))  # of grid_barrier")
         model = print_module(
             title, texts, leaves, memory_bytes, FORMAT,
             helpers=[getattr(device, name) for name in device.__all__],
-            tables=(head, f"KERNELS = {{\n{rows}}}"),
+            tables=(head, f"KERNELS = {{\n{rows}}}",
+                    f"COOPERATIVE = {tuple(kernels.cooperative)!r}"),
             imports=("ctypes", "importlib.util"),
             start="\n".join(start),
+            steps=max(f.steps for f in functions),
         )  # fmt: skip
         return {"model.py": model, "kernels.py": source, **files}

@@ -25,7 +25,7 @@ from ..cache import read_entry, write_entry
 from .alone import KERNEL, Module
 from .disassembly import instructions_of_cubins, instructions_of_gcn, statistics
 from .options import Architecture
-from .printer import KernelText
+from .printer import KernelText, PersistentText
 
 __all__ = ["Binary", "build"]
 
@@ -68,7 +68,9 @@ class _Job:
         return hashlib.sha256(content.encode()).hexdigest()
 
 
-def build(source: str, kernels: Sequence[KernelText], target: Architecture) -> list[Binary]:
+def build(
+    source: str, kernels: Sequence[KernelText | PersistentText], target: Architecture
+) -> list[Binary]:
     """The binaries of all kernels of a ``kernels.py``, in order.
 
     Raises UnsupportedError where Triton is missing, cannot compile a kernel, or a kernel needs
@@ -110,7 +112,7 @@ def _tools() -> str:
     return f"{version} {ours} {os.environ.get('TRITON_PTXAS_PATH', '')}"
 
 
-def _job(module: Module, k: KernelText) -> _Job:
+def _job(module: Module, k: KernelText | PersistentText) -> _Job:
     """The kernel under a name that says what it is and what is in it, not where it was."""
     text = module.alone(k.name)
     kind = k.name.rstrip("0123456789").rstrip("_")

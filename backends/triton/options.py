@@ -37,12 +37,20 @@ ARCHITECTURES = {
 PRECISIONS = ("f32", "tf32", "bf16", "f16")
 
 
+#: how a function's kernels are started: each by itself, or all as phases of one kernel
+FORMS = ("launches", "persistent")
+
+
 @dataclass(frozen=True)
 class Options:
-    """``architecture`` None: kernels are compiled when they run, for the device there is."""
+    """``architecture`` None: kernels are compiled when they run, for the device there is.
+
+    ``form`` is one of FORMS, or empty where each function decides for itself.
+    """
 
     architecture: Architecture | None
     precision: str
+    form: str = ""
 
     @property
     def half(self) -> DType | None:
@@ -54,15 +62,23 @@ def parse(text: str) -> Options:
     """``""``, ``"sm_90"``, ``"tf32"``, ``"sm_90,tf32"`` … Raises UnsupportedError."""
     architecture: Architecture | None = None
     precision = "f32"
+    form = ""
     for word in filter(None, text.split(",")):
         if word in ARCHITECTURES:
             architecture = ARCHITECTURES[word]
         elif word in PRECISIONS:
             precision = word
+        elif word in FORMS:
+            form = word
         else:
             raise UnsupportedError(
                 "unknown option of target triton",
                 got=f"triton:{text}",
-                expected=f"{', '.join(ARCHITECTURES)}, {', '.join(PRECISIONS)}, joined by commas",
+                expected=f"{', '.join((*ARCHITECTURES, *PRECISIONS, *FORMS))}, joined by commas",
             )
-    return Options(architecture, precision)
+    if form == "persistent" and architecture is not None and architecture.api != "cuda":
+        raise UnsupportedError(
+            "persistent kernels are for CUDA", got=f"triton:{text}",
+            hint=f"leave it out: {architecture.name} starts each kernel by itself",
+        )  # fmt: skip
+    return Options(architecture, precision, form)

@@ -56,6 +56,28 @@ def half(x):
     else:
         return x
 ''',
+    "grid_barrier": '''\
+@triton.jit
+def grid_barrier(counter, first, count):
+    """Waits until all programs are here, and makes what they wrote visible.
+
+    Each adds 1; the first one adds what is missing to 2**31, so that the sign of the counter
+    changes with the last to come. Nobody has to set it back: it is 0 or -2**31 in between.
+    """
+    tl.debug_barrier()
+    share = tl.where(first == 0, 2147483647 - count + 2, 1)
+    before = tl.atomic_add(counter, share, sem="release", scope="gpu")
+    now = tl.atomic_add(counter, 0, sem="acquire", scope="gpu")
+    while (before ^ now) >= 0:
+        now = tl.atomic_add(counter, 0, sem="acquire", scope="gpu")
+    tl.debug_barrier()
+''',
+    "next_first": '''\
+@triton.jit
+def next_first(first, tiles, count):
+    """The first tile of this program in a phase that follows one of so many tiles."""
+    return (first + count - tiles % count) % count
+''',
     "expm1": '''\
 @triton.jit
 def expm1(x):

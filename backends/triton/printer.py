@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...errors import InternalError
-from ...ir.dims import Size
+from ...ir.dims import Size, exact_div
 from ...ir.dtypes import DType
 from ...ir.kernel.memory import Access, Buffer, Space
 from ..base import PlannedFunction
 from ..module import FunctionText, comment, dim_names, dtype_name, function_entry, print_size
-from .launches import Grid, Launch, TritonKernel
+from .launches import Grid, Launch, Persistent, Phase, TritonKernel
 from .prelude import prelude_text
 
-__all__ = ["KernelText", "Kernels", "print_function"]
+__all__ = ["KernelText", "Kernels", "PersistentText", "print_function"]
 
 #: dtype -> what Triton calls it in a signature; flags are bytes
 _SIGNATURE = {DType.F64: "fp64", DType.F32: "fp32", DType.F16: "fp16", DType.BF16: "bf16",
@@ -73,11 +73,91 @@ class KernelText:
         ])  # fmt: skip
 
 
+@dataclass
+class PersistentText:
+    """A kernel that carries out a whole function, phase after phase."""
+
+    name: str
+    launch: Persistent
+    #: the text of each phase
+    tiles: list[TileText]
+
+    def signature(self) -> list[str]:
+        """Types of the parameters in order."""
+        pointers = [f"*{_SIGNATURE[b.dtype]}" for b in self.launch.pointers]
+        return [*pointers, "*i32", *("i32" for _ in self._sizes())]
+
+    def parameters(self) -> list[str]:
+        """Names of the parameters in order."""
+        pointers = [f"p{k}" for k in range(len(self.launch.pointers))]
+        return [*pointers, "counter", *self._sizes()]
+
+    def _sizes(self) -> list[str]:
+        return [*(f"n_{d}" for d in self.launch.dims), *(["steps"] if self.launch.loops else [])]
+
+    def text(self) -> str:
+        """Source: a loop over tiles for each phase."""
+        k = self.launch
+        lines = [
+            f"# {k.tiling}, {k.barriers} barriers",
+            f"@triton.jit(do_not_specialize={self._sizes()!r})",
+            f"def {self.name}({', '.join(self.parameters())}):",
+            "    first = tl.program_id(0)",
+            "    count = tl.num_programs(0)",
+        ]
+        pad = "    "
+        if k.loops:
+            lines += ["    for step in range(steps):",
+                      "        at = tl.cast(step, tl.int64)"]  # fmt: skip
+            pad = " " * 8
+        start, before = "first", -1
+        for number, (phase, tile) in enumerate(zip(k.phases, self.tiles, strict=True)):
+            if before != phase.stage:
+                if number:
+                    lines.append(f"{pad}grid_barrier(counter, first, count)")
+                lines.append(f"{pad}# stage {phase.stage}")
+                start = "first"
+            else:
+                lines.append(f"{pad}first{number} = next_first({start}, tiles{number - 1}, count)")
+                start = f"first{number}"
+            before = phase.stage
+            lines.append(f"{pad}tiles{number} = {self._count(phase.launch.grid)}")
+            lines.append(f"{pad}for tile in range({start}, tiles{number}, count):")
+            sizes = [f"n_{d}" for d in phase.launch.dims]
+            arguments = ["tile", *(self._pointer(b) for b in phase.launch.pointers), *sizes]
+            lines.append(f"{pad}    {tile.name}({', '.join(arguments)})")
+        if k.loops:
+            lines += ["        if step + 1 < steps:",
+                      "            grid_barrier(counter, first, count)"]  # fmt: skip
+        return "\n".join(lines)
+
+    def _size(self, size: Size) -> str:
+        return print_size(size, {d: f"n_{d}" for d in self.launch.dims})
+
+    def _pointer(self, buffer: Buffer) -> str:
+        name = f"p{[b.name for b in self.launch.pointers].index(buffer.name)}"
+        if buffer.name not in self.launch.apart:
+            return name
+        step = exact_div(self.launch.apart[buffer.name], buffer.dtype.itemsize)
+        assert step is not None, "buffers are cache lines apart"
+        return f"{name} + at * ({self._size(step)})"
+
+    def _count(self, grid: Grid) -> str:
+        factors = []
+        for size, block in grid.factors:
+            if isinstance(size, int):
+                factors.append(str(-(-size // block)))
+            else:
+                text = self._size(size)
+                factors.append(f"({text})" if block == 1 else f"tl.cdiv({text}, {block})")
+        return " * ".join(t for t in factors if t != "1") or "1"
+
+
 class Kernels:
     """All kernels of a program and the tiles that they work on; equal ones once."""
 
     def __init__(self) -> None:
-        self.by_key: dict[object, KernelText] = {}
+        self.by_key: dict[object, KernelText | PersistentText] = {}
         self.tiles: dict[object, TileText] = {}
 
     def tile(self, launch: Launch, kind: str) -> TileText:
@@ -91,10 +171,23 @@ class Kernels:
         """The kernel of a launch, made now if there is none like it."""
         dtypes = tuple(b.dtype for b in launch.pointers)
         key = (launch.body, dtypes, launch.aligned, launch.dims, launch.warps, launch.stages)
-        if key not in self.by_key:
+        found = self.by_key.get(key)
+        if not isinstance(found, KernelText):
             tile = self.tile(launch, kind)
-            self.by_key[key] = KernelText(f"{kind}_{len(self.by_key)}", launch, tile)
-        return self.by_key[key]
+            found = KernelText(f"{kind}_{len(self.by_key)}", launch, tile)
+            self.by_key[key] = found
+        return found
+
+    def whole(self, launch: Persistent, tiles: list[TileText]) -> PersistentText:
+        """The kernel that carries out a whole function."""
+        found = PersistentText(f"{launch.name}_phases", launch, tiles)
+        self.by_key[found.name] = found
+        return found
+
+    @property
+    def cooperative(self) -> list[str]:
+        """Names of the kernels whose programs wait for one another."""
+        return [k.name for k in self if isinstance(k, PersistentText)]
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         return iter(self.by_key.values())
@@ -102,6 +195,8 @@ class Kernels:
     def module(self, title: str) -> str:
         """The text of ``kernels.py``."""
         helpers = set().union(*(t.launch.helpers for t in self.tiles.values()))
+        if self.cooperative:
+            helpers |= {"grid_barrier", "next_first"}
         prelude = prelude_text(helpers)
         parts = [
             f'"""{comment(title)}: Triton kernels, generated by brickc; model.py starts them.\n\n'
@@ -137,17 +232,24 @@ class _Places:
                 return "arena", self.f.offsets[buffer.name]
 
     def pointer(self, buffer: Buffer) -> str:
+        """Where a buffer lies; of those that each step has of its own, how far apart they are."""
         base, offset = self.at(buffer)
         # NumPy has no name for it, and only f32 crosses to the host
         name = "bfloat16" if buffer.dtype is DType.BF16 else dtype_name(buffer.dtype)
-        return f'({base}, {self.size(offset)}, "{name}")'
+        ahead = self.f.apart.get(buffer.name)
+        last = "" if ahead is None else f", {self.size(ahead)}"
+        return f'({base}, {self.size(offset)}, "{name}"{last})'
 
     def view(self, access: Access) -> str:
         base, offset = self.at(self.f.program.buffers[access.buffer])
         at = offset + access.offset * access.dtype.itemsize
         shape = _tuple([self.size(n) for n in access.shape])
         strides = _tuple([self.size(n) for n in access.strides])
-        return f'view({base}, "{dtype_name(access.dtype)}", {self.size(at)}, {shape}, {strides})'
+        several = ""
+        if self.f.apart:
+            several = f", steps, {self.size(self.f.apart.get(access.buffer, 0))}"
+        return (f'view({base}, "{dtype_name(access.dtype)}", {self.size(at)}, {shape}, '
+                f"{strides}{several})")  # fmt: skip
 
     def size(self, size: Size) -> str:
         return print_size(size, self.names)
@@ -171,6 +273,8 @@ def print_function(f: PlannedFunction, memory: Mapping[str, int], kernels: Kerne
     places = _Places(f, memory)
     program = f.program
     arguments = "".join(f", {d}" for d in places.names.values())
+    if f.apart:
+        arguments += ", steps=0"
     mine = [k for k in f.kernels if isinstance(k, TritonKernel)]
     launches = sum(len(k.launches) for k in mine)
     lines = [
@@ -182,21 +286,67 @@ def print_function(f: PlannedFunction, memory: Mapping[str, int], kernels: Kerne
         lines.append(f"    {word} = {{")
         lines += [f"        {key!r}: {places.view(access)}," for key, access in side.items()]
         lines.append("    }")
-    lines.append("    launches = [")
+    if f.launching is not None and f.launching.form == "persistent":
+        lines += _whole(f, mine, places, kernels)
+        several = ""
+    else:
+        lines += _one_by_one(f, mine, places, kernels)
+        several = ", steps" if f.apart else ""
+    lines.append(f"    return sequence(launches, inputs{several}), inputs, outputs")
+    entry = function_entry(f.name, program, f.peak, f.steps if f.apart else 1)
+    return FunctionText("\n".join(lines), entry, places.literals, frozenset(), f.single_of)
+
+
+def _one_by_one(
+    f: PlannedFunction, mine: Sequence[TritonKernel], places: _Places, kernels: Kernels
+) -> list[str]:
+    """A line for every launch."""
+    lines = ["    launches = ["]
     for number, kernel in enumerate(mine):
         lines.append(f"        # {number}: {comment(kernel.kernel.name)}")
         lines += [f"        #   {comment(n)}" for n in kernel.kernel.notes]
         for launch in kernel.launches:
-            step = launch.name.removeprefix(kernel.kernel.name)
-            text = kernels.name(launch, kernel.kernel.kind + step)
+            text = kernels.name(launch, _kind(kernel, launch))
             _remember(text.tile, kernel, f"{f.name} {number}")
             pointers = _tuple([places.pointer(b) for b in launch.pointers])
             sizes = _tuple([places.names[d] for d in launch.dims])
             lines.append(f'        ("{text.name}", {places.programs(launch.grid)}, '
                          f"{pointers}, {sizes}),")  # fmt: skip
-    lines += ["    ]", "    return sequence(launches, inputs), inputs, outputs"]
-    entry = function_entry(f.name, program, f.peak)
-    return FunctionText("\n".join(lines), entry, places.literals, frozenset(), f.single_of)
+    return [*lines, "    ]"]
+
+
+def _whole(
+    f: PlannedFunction, mine: Sequence[TritonKernel], places: _Places, kernels: Kernels
+) -> list[str]:
+    """The one launch of a persistent kernel, which has no more programs than there is work for."""
+    assert f.launching is not None
+    phases, tiles = [], []
+    every = [
+        (stage, number, kernel, launch)
+        for number, (kernel, at) in enumerate(zip(mine, f.launching.stages, strict=True))
+        for stage, launch in zip(at, kernel.launches, strict=True)
+    ]
+    work: dict[int, list[str]] = {}
+    for stage, number, kernel, launch in sorted(every, key=lambda p: p[:2]):
+        phases.append(Phase(number, launch, stage))
+        tiles.append(kernels.tile(launch, _kind(kernel, launch)))
+        _remember(tiles[-1], kernel, f"{f.name} {number}")
+        work.setdefault(stage, []).append(places.programs(launch.grid))
+    whole = Persistent(f.name, tuple(phases), f.apart)
+    text = kernels.whole(whole, tiles)
+    lines = ["    # tiles of each stage"]
+    lines += ["    tiles = ("]
+    lines += [f"        {' + '.join(counts)}," for counts in work.values()]
+    lines += ["    )", "    pointers = ("]
+    lines += [f"        {places.pointer(b)},  # {b.name}" for b in whole.pointers]
+    lines += ['        (COUNTER, 0, "int32"),', "    )"]
+    sizes = [places.names[d] for d in whole.dims] + (["max(steps, 1)"] if f.apart else [])
+    lines.append(f'    launches = [("{text.name}", max(tiles), pointers, {_tuple(sizes)})]')
+    return lines
+
+
+def _kind(kernel: TritonKernel, launch: Launch) -> str:
+    return kernel.kernel.kind + launch.name.removeprefix(kernel.kernel.name)
 
 
 def _remember(text: TileText, kernel: TritonKernel, where: str) -> None:

@@ -35,3 +35,5 @@ class Capabilities:
     #: most bytes of all parameters in one horizontally fused update; 0 turns it off
     bundle_bytes: int = 0
     half: DType | None = None
+    #: several training steps can be started at once, each with inputs and results of its own
+    several_steps: bool = False
