@@ -87,7 +87,7 @@ def chosen(
     along: tuple[bool, bool] = (True, True), reads_more: bool = False,
 ) -> Blocks:  # fmt: skip
     options = tiles.Options(ARCHITECTURES[architecture], "tf32")
-    operands = Operands(dtype, *along, reads_more)
+    operands = Operands(dtype, *along, reads_more=reads_more)
     return tiles.choose(Problem((), (m,), (n,), (k,)), operands, options, Picks())
 
 
