@@ -124,7 +124,8 @@ class Program(Executable):
         """What every kernel that was compiled ahead of time for a GPU takes; else empty.
 
         By the kernel's name in ``kernels.py``: warps, stages, threads, registers of a thread,
-        bytes of shared memory, spilled bytes, loads from global memory by bits (all, and those
+        bytes of shared memory, spilled bytes, what its tiles are and why loads are short, its
+        name in the binary (what profilers show), loads from global memory by bits (all, and those
         in loops), and tensor-core instructions by kind. All of it is read from the binaries,
         without a GPU.
         """
