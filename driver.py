@@ -46,6 +46,9 @@ BACKENDS: dict[str, Callable[[str], Backend]] = {
     "triton": TritonBackend.of,
 }
 
+#: how exact results are: see ``backend``
+NUMERICS = ("strict", "fast")
+
 #: called with (function, stage, graph) after every pass
 Observer = Callable[[str, str, Graph], None]
 
@@ -97,23 +100,32 @@ class Compiled:
     steps_per_launch: int = 1
     #: what was decided beforehand
     choices: Choices = field(default_factory=dict)
+    #: strict or fast
+    numerics: str = "strict"
 
 
-def backend(target: str) -> Backend:
+def backend(target: str, numerics: str = "strict") -> Backend:
     """The backend of ``name`` or ``name:option``; "auto" is C where a compiler is, else NumPy.
 
-    Raises UnsupportedError with the targets there are.
+    ``numerics`` "fast" allows results that are farther from exact ones than sums in any order
+    are, up to the tolerance in the manifest; a target may have no use for it. Raises
+    UnsupportedError with the targets there are, UsageError for other numerics.
     """
+    if numerics not in NUMERICS:
+        raise UsageError("unknown numerics", got=numerics, expected=" or ".join(NUMERICS))
     if target == "auto":
-        chosen = CBackend.of("")
-        return chosen if chosen.availability().compiles else NumpyBackend()
+        here = CBackend.of("").availability().compiles
+        return backend("c" if here else "numpy", numerics)
     name, _, option = target.partition(":")
     try:
-        return BACKENDS[name](option)
+        found = BACKENDS[name](option)
     except KeyError:
         raise UnsupportedError(
             "unknown target", got=target, expected=", ".join(("auto", *sorted(BACKENDS)))
         ) from None
+    if isinstance(found, CBackend) and numerics == "fast":
+        return CBackend(found.cpu, fast=True)
+    return found
 
 
 def compile_model(
@@ -126,20 +138,21 @@ def compile_model(
     steps_per_launch: int = 1,
     observer: Observer | None = None,
     tune: Tune | None = None,
+    numerics: str = "strict",
 ) -> Compiled:
     """Compile a model's functions: infer, evaluate and (if it has a loss) train_step.
 
     ``memory_limit`` is in bytes, for the arena of each function at the largest sizes. ``tune``
-    gives choices that the cost model then does not make. ``steps_per_launch`` is how many
-    training steps a target with launches starts at once.
+    gives choices that the strategies' rules then do not make. ``steps_per_launch`` is how many
+    training steps a target with launches starts at once. ``numerics`` is strict or fast.
     Raises MemoryLimitError, UnsupportedError, UsageError, or what the passes raise.
     """
-    chosen = backend(target)
+    chosen = backend(target, numerics)
     wanted = tuple(functions) if functions else _default_functions(model)
+    _check_steps(steps_per_launch, wanted)
     optimizer = optimizer or SGD(0.01)
     if chosen.capabilities.half is DType.F16 and optimizer.loss_scale is None:
         optimizer = replace(optimizer, loss_scale=LossScale())  # f16 has no room for small slopes
-    _check_steps(steps_per_launch, wanted)
     seconds: dict[str, float] = {}
     compiled: dict[str, Function] = {}
     orders: dict[str, tuple[int, ...]] = {}
@@ -178,7 +191,7 @@ def compile_model(
     _count(seconds, "print", started)
     resolved = chosen.name if target == "auto" else target
     return Compiled(model, resolved, ordered, leaves, memory, sources, singles, seconds,
-                    steps_per_launch, choices)  # fmt: skip
+                    steps_per_launch, choices, numerics)  # fmt: skip
 
 
 def _check_steps(steps: int, wanted: Sequence[str]) -> None:
@@ -334,8 +347,14 @@ def _lower(
     steps: int = 1,
 ) -> Function:
     started = time.perf_counter()
-    widens = chosen.capabilities.half is not None
-    layouts = choose_layouts(graph, orders, chosen.capabilities.layout, widens=widens)
+    abilities = chosen.capabilities
+    layouts = choose_layouts(
+        graph,
+        orders,
+        abilities.layout,
+        widens=abilities.half is not None,
+        apart_bytes=abilities.apart_bytes,
+    )
     started = _count(seconds, "layouts", started)
     fusion = fuse(graph, layouts, chosen.capabilities)
     started = _count(seconds, "fuse", started)
@@ -344,7 +363,7 @@ def _lower(
     program = lower(graph, layouts, fusion, order, names)
     if chosen.capabilities.bundle_bytes:
         program = bundle_updates(program, chosen.capabilities.bundle_bytes)
-    if widens:
+    if abilities.half is not None:
         program = round_first(program)
     program = share_buffers(program)
     started = _count(seconds, "lower", started)

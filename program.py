@@ -17,6 +17,7 @@ from .backends.c import CBackend
 from .backends.c.build import shared_library
 from .backends.c.profile import PROFILE, KernelTime, Limits, kernel_times, measured_limits
 from .backends.triton import RESOURCES
+from .backends.triton.options import VENDOR
 from .compiler.explain import explain, fusion_text, kernels_text, schedule_text
 from .compiler.optimizers import Optimizer
 from .driver import Compiled, Function, Observer, backend, compile_model, planned
@@ -89,6 +90,7 @@ class Program(Executable):
             found[name] = explain(name, f.graph, f.fusion, f.program, f.plan, launching(f))
             for row, made in zip(found[name]["table"], f.kernels, strict=True):
                 row["choice"] = str(made.choice)
+                row["strategy"] = made.strategy if isinstance(made, LoopKernel) else ""
         return found
 
     def choices(self, function: str, rejected: int = 3) -> list[dict[str, Any]]:
@@ -98,7 +100,7 @@ class Program(Executable):
         cost model thinks best. Costs are seconds on a nominal machine, for comparison only.
         """
         compiled = self.compiled
-        chosen = backend(compiled.target)
+        chosen = backend(compiled.target, compiled.numerics)
         f = compiled.functions[function]
         rows: list[dict[str, Any]] = []
         known: dict[str, list[dict[str, Any]]] = {}
@@ -139,7 +141,7 @@ class Program(Executable):
         Raises UnsupportedError unless the target is C.
         """
         compiled = self.compiled
-        chosen = backend(compiled.target)
+        chosen = backend(compiled.target, compiled.numerics)
         if not isinstance(chosen, CBackend):
             raise UnsupportedError("only target c times its kernels", got=compiled.target)
         f = compiled.functions[function]
@@ -167,7 +169,7 @@ class Program(Executable):
         Python. Raises UnsupportedError unless the target is C.
         """
         compiled = self.compiled
-        chosen = backend(compiled.target)
+        chosen = backend(compiled.target, compiled.numerics)
         if not isinstance(chosen, CBackend):
             raise UnsupportedError("only target c is emitted as C source", got=compiled.target)
         texts = chosen.standalone(
@@ -299,7 +301,8 @@ def describe(compiled: Compiled) -> dict[str, Any]:
         "model": compiled.model.name,
         "target": compiled.target,
         "precision": backend(compiled.target).precision,
-        "tolerances": dict(backend(compiled.target).tolerances),
+        "numerics": compiled.numerics,
+        "tolerances": dict(backend(compiled.target, compiled.numerics).tolerances),
         "dtype": "f64" if dtypes == {DType.F64} else "f32",
         "functions": functions,
         "leaves": {
@@ -353,6 +356,8 @@ def compile(
     observer: Observer | None = None,
     tune: float | None = None,
     tune_progress: Progress | None = None,
+    numerics: str = "strict",
+    vendor_libraries: bool = False,
 ) -> Program:
     """Compile a model ahead of time.
 
@@ -368,9 +373,17 @@ def compile(
     ``tune`` times other ways to carry out the kernels for so many seconds and takes the fastest,
     by what it measures and what is in the cache of earlier runs; 0 takes what is there. The
     program's ``tuning`` says what came of it, ``tune_progress`` is told (seconds, what) meanwhile.
-    Without ``tune`` the cost model decides, and the same model gives the same program everywhere.
+    Without ``tune`` rules decide, and the same model gives the same program everywhere.
+
+    ``numerics`` "fast" allows results that are farther from exact ones than sums in any order
+    are, up to the tolerance in the manifest: larger tiles of Winograd's convolutions (target c).
+    ``vendor_libraries`` lets target triton, where it is compiled as it runs, hand products and
+    convolutions to cuBLAS and cuDNN through torch: those for which the tuner finds it faster, and
+    without timings those of 2 GFLOP and more.
     Raises ShapeError, UnsupportedError, MemoryLimitError.
     """
+    if vendor_libraries:
+        target = with_vendor_libraries(target)
     found: list[Outcome] = []
 
     def choose(chosen: Backend, all_functions: Mapping[str, Function]) -> Choices:
@@ -385,6 +398,7 @@ def compile(
         memory_limit=memory_limit,
         steps_per_launch=steps_per_launch,
         observer=observer,
+        numerics=numerics,
         tune=None if tune is None else choose,
     )
     program = Program.of(compiled, seed)
@@ -392,6 +406,15 @@ def compile(
     if threads is not None:
         program.set_threads(threads)
     return program
+
+
+def with_vendor_libraries(target: str) -> str:
+    """The target with leave to call vendor libraries. Raises UsageError if it has none."""
+    name, _, option = target.partition(":")
+    if name != "triton":
+        raise UsageError("only target triton calls vendor libraries", got=target)
+    words = [*filter(None, option.split(",")), VENDOR]
+    return f"{name}:{','.join(dict.fromkeys(words))}"
 
 
 def _tuned(

@@ -54,7 +54,8 @@ class Launching:
 
     ``form`` is "launches" (one after the other) or "persistent" (one kernel carries out all).
     ``stages`` has, for each launch of each kernel, the number of its stage; launches of one stage
-    may run at the same time, those of a later one after all of an earlier one.
+    may run at the same time, those of a later one after all of an earlier one. A kernel without
+    launches is carried out by the launches of the one before it.
     """
 
     form: str
@@ -69,7 +70,10 @@ class Launching:
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
         """First and last stage of every kernel."""
-        return tuple((min(s), max(s)) for s in self.stages)
+        found: list[tuple[int, int]] = []
+        for stages in self.stages:
+            found.append((min(stages), max(stages)) if stages else found[-1])
+        return tuple(found)
 
 
 @dataclass(frozen=True)

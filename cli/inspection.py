@@ -15,10 +15,12 @@ from .console import out, print_json, progress_bar, reported
 from .options import (
     Json,
     ModelArg,
+    Numerics,
     OptimizerOption,
     Ranges,
     Shapes,
     Target,
+    VendorLibraries,
     default_function,
     model_of,
     program_of,
@@ -112,6 +114,7 @@ def explain(
     shape: Shapes = None,
     range_: Ranges = None,
     optimizer: OptimizerOption = "",
+    numerics: Numerics = "strict",
     edges: Annotated[bool, typer.Option(help="Also say for every edge why.")] = False,
     choices: Annotated[
         bool, typer.Option("--choices", help="How kernels are carried out, and at what cost else.")
@@ -119,12 +122,16 @@ def explain(
     timed: Annotated[
         bool, typer.Option("--time", help="Run it: time and rates of every kernel (target c).")
     ] = False,
+    vendor_libraries: VendorLibraries = "off",
     as_json: Json = False,
 ) -> None:
     """Kernels, bytes, FLOPs and peak memory of MODEL; what fused, and why the rest did not."""
     with reported(as_json):
         wanted = function or default_function(model, "kernels", shape, range_)
-        program = program_of(model, target, shape, range_, optimizer, [wanted], None, 0)
+        program = program_of(
+            model, target, shape, range_, optimizer, [wanted], None, 0, numerics=numerics,
+            vendor_libraries=vendor_libraries,
+        )  # fmt: skip
         report = program.explain(wanted)[wanted]
         if timed:
             _times(program, wanted, as_json)
@@ -135,10 +142,13 @@ def explain(
         if as_json:
             print_json({**report, "gpu_kernels": program.gpu_kernels})
             return
-        table = Table("kernel", "kind", "bricks", "kB", "MFLOP")
+        named = any(row["strategy"] for row in report["table"])
+        extra = ("strategy",) if named else ()
+        table = Table("kernel", "kind", "bricks", "kB", "MFLOP", *extra)
         for row in report["table"]:
             table.add_row(row["kernel"], row["kind"], str(row["bricks"]),
-                          f"{row['bytes'] / 1e3:,.1f}", f"{row['flops'] / 1e6:,.2f}")  # fmt: skip
+                          f"{row['bytes'] / 1e3:,.1f}", f"{row['flops'] / 1e6:,.2f}",
+                          *((row["strategy"],) if named else ()))  # fmt: skip
         out.print(table)
         if program.gpu_kernels:
             # a row is wider than what a pipe is taken for

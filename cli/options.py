@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from ..frontends.model import Model
     from ..program import Program
 
-__all__ = ["OPTIMIZER", "Json", "Loss", "ModelArg", "OptimizerOption", "Ranges", "Shapes", "Steps",
-           "Target", "default_function", "model_of", "program_of", "write_stages"]  # fmt: skip
+__all__ = ["OPTIMIZER", "Json", "Loss", "ModelArg", "Numerics", "OptimizerOption", "Ranges",
+           "Shapes", "Steps", "Target", "VendorLibraries", "default_function", "model_of",
+           "program_of", "write_stages"]  # fmt: skip
 
 ModelArg = Annotated[
     str,
@@ -34,6 +35,10 @@ Ranges = Annotated[
     list[str] | None, typer.Option("--range", help="DIM=LO:HI: a dim's range, e.g. N=1:1024.")
 ]
 Target = Annotated[str, typer.Option(help="What to compile for; see `brickc targets`.")]
+Numerics = Annotated[
+    str,
+    typer.Option(help="strict, or fast: results up to 1e-3 off where that is faster (target c)."),
+]
 #: what trains where nothing else is said
 OPTIMIZER = "sgd:lr=0.01"
 OptimizerOption = Annotated[
@@ -47,6 +52,11 @@ Steps = Annotated[
         help="Training steps that train_steps carries out at a time; a GPU starts them at once.",
     ),
 ]
+VendorLibraries = Annotated[
+    str,
+    typer.Option("--vendor-libraries", metavar="on|off",
+                 help="Target triton: cuBLAS and cuDNN through torch, where they are faster."),
+]  # fmt: skip
 Loss = Annotated[
     str | None,
     typer.Option("--loss", help="Add a loss: softmax, square or logistic, or softmax:OUTPUT."),
@@ -91,11 +101,15 @@ def program_of(
     tune: float | None = None,
     tune_progress: Callable[[float, str], None] | None = None,
     steps: int = 1,
+    numerics: str = "strict",
+    vendor_libraries: str = "off",
 ) -> Program:
     from ..compiler.optimizers import parse_optimizer
     from ..program import compile
     from ..solving import runs_solver, solver_optimizer
 
+    if vendor_libraries not in ("on", "off"):
+        raise UsageError("unknown --vendor-libraries", got=vendor_libraries, expected="on or off")
     # without the option a solver brings its own optimizer
     own = not optimizer and runs_solver(spec)
     return compile(
@@ -108,6 +122,8 @@ def program_of(
         seed=seed,
         tune=tune,
         tune_progress=tune_progress,
+        numerics=numerics,
+        vendor_libraries=vendor_libraries == "on",
     )
 
 

@@ -16,6 +16,7 @@ from .options import (
     Json,
     Loss,
     ModelArg,
+    Numerics,
     OptimizerOption,
     Ranges,
     Shapes,
@@ -49,6 +50,7 @@ def train(
     dump_ir: Annotated[Path | None, typer.Option(help="Write every stage as text.")] = None,
     loss: Loss = None,
     steps_per_launch: Steps = 1,
+    numerics: Numerics = "strict",
     shape: Shapes = None,
     range_: Ranges = None,
     max_iter: Annotated[
@@ -90,7 +92,7 @@ def train(
 
         started = time.perf_counter()
         program = program_of(model, target, shape, range_, optimizer, None, None, seed, loss,
-                             steps=steps_per_launch)  # fmt: skip
+                             steps=steps_per_launch, numerics=numerics)  # fmt: skip
         compile_seconds = time.perf_counter() - started
         dataset = load_data(data or "digits")
         source = ModelData.of(program.compiled.model, dataset, batch, seed)

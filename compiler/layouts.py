@@ -41,7 +41,7 @@ from ..ir.bricks.window import (
     WindowSum,
     WindowSumGrad,
 )
-from ..ir.dims import Size, hint
+from ..ir.dims import Size, hint, product
 from ..ir.dtypes import DType
 from ..ir.graph import Graph, Node
 from ..ir.kernel.memory import contiguous_strides
@@ -50,6 +50,13 @@ from ..ir.types import TensorType
 __all__ = ["Layouts", "Placed", "broadcast_strides", "choose_layouts", "reshaped_strides"]
 
 Order = tuple[int, ...]
+
+#: most weights of a convolution of one example that has its channels innermost
+_CHANNEL_WEIGHTS = 2**17
+
+#: bytes of a matrix that fills a good part of a cache, and of a cache line
+_LARGE_MATRIX = 2**18
+_LINE = 64
 
 _WINDOWS = (WindowSum, WindowSumGrad, WindowMax, WindowMaxScatter, WindowMaxGather)
 _REDUCTIONS = (ReduceSum, ReduceMax, ReduceMin, ArgMax, ArgMin)
@@ -122,20 +129,29 @@ def choose_layouts(
     policy: str = "batch innermost",
     *,
     widens: bool = False,
+    apart_bytes: int = 0,
 ) -> Layouts:
     """Places for all values of a graph.
 
     ``fixed`` gives orders of parameters and states by name, decided by another function
-    that shares them. ``policy`` is the target's, see ``Capabilities.layout``. ``widens`` says
-    that it reads halves as f32.
+    that shares them. ``policy`` and ``apart_bytes`` are the target's, see ``Capabilities``.
+    ``widens`` says that it reads halves as f32.
     """
-    return _Chooser(graph, fixed or {}, policy, widens).run()
+    return _Chooser(graph, fixed or {}, policy, widens, apart_bytes).run()
 
 
 class _Chooser:
-    def __init__(self, graph: Graph, fixed: Mapping[str, Order], policy: str, widens: bool) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        fixed: Mapping[str, Order],
+        policy: str,
+        widens: bool,
+        apart_bytes: int,
+    ) -> None:
         self.graph = graph
         self.widens = widens
+        self.apart_bytes = apart_bytes
         self.fixed = fixed
         self.row_major = policy == "row major"
         self.channels_last = policy == "channels last"
@@ -230,6 +246,8 @@ class _Chooser:
                 if isinstance(user.brick, Convolution) and position == 1:
                     return _channels_last(leaf.type.rank)
                 continue
+            if position == 1 and self._channels_in_lanes(user):
+                return _batch_innermost(leaf.type.rank)
             if not isinstance(user.brick, Contract):
                 continue
             other = self.graph.node(user.operands[1 - position])
@@ -321,7 +339,24 @@ class _Chooser:
 
     def _place_root(self, node: Node, order: Order) -> None:
         strides = contiguous_strides(node.type.shape, order)
+        if isinstance(node.brick, Parameter | State):
+            strides = self._apart(node.type, order, strides)
         self.placed[node.id] = Placed(node.id, 0, strides)
+
+    def _apart(self, type: TensorType, order: Order, strides: tuple[Size, ...]) -> tuple[Size, ...]:
+        """Strides of a large matrix with a cache line between rows that caches would put together.
+
+        A thread that works on some columns reads a piece of every row; where these are a power of
+        two apart, they share few sets of a cache, which then holds a fraction of what it could.
+        """
+        if not self.apart_bytes or type.rank != 2 or hint(type.nbytes) < _LARGE_MATRIX:
+            return strides
+        outer, item = order[0], type.dtype.itemsize
+        pitch = strides[outer]
+        if not isinstance(pitch, int) or pitch * item % self.apart_bytes:
+            return strides
+        padded = pitch + _LINE // item
+        return tuple(padded if a == outer else s for a, s in enumerate(strides))
 
     def _order(self, node: Node) -> Order:
         brick = node.brick
@@ -345,6 +380,8 @@ class _Chooser:
         want = self.wants.get(node.id)
         if isinstance(brick, _REDUCTIONS):
             return want or self._reduced_order(node)
+        if self._channels_in_lanes(node):
+            return _channels_last(node.type.rank)
         if isinstance(brick, Convolution | ConvolutionInputGrad):
             return self._image(node.type.rank)
         if want is not None:
@@ -412,6 +449,22 @@ class _Chooser:
             return False
         operand = self.graph.node(node.operands[0]).type
         return is_rounding(node.brick, operand) or is_widening(node.brick, operand)
+
+    def _channels_in_lanes(self, node: Node) -> bool:
+        """True for a convolution of one example whose channels fill vectors better than its rows.
+
+        Not where the weights are so many that they would come from memory for every place.
+        What is computed from such a value element by element, in the same kernel, lies as it does.
+        """
+        if isinstance(node.brick, Elementwise):
+            same = [o for o in self.graph.operands(node) if o.type.shape == node.type.shape]
+            return any(self._channels_in_lanes(o) for o in same)
+        if not isinstance(node.brick, Convolution) or node.type.shape[0] != 1:
+            return False
+        weights = self.graph.node(node.operands[1]).type
+        channels, width = hint(node.type.shape[1]), hint(node.type.shape[-1])
+        few = hint(product(weights.shape)) <= _CHANNEL_WEIGHTS
+        return node.type.rank > 3 and few and channels >= max(8, width)
 
     def _origin(self, node: Node) -> Node:
         """The node that a chain of views and copies starts from."""

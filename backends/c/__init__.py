@@ -26,7 +26,7 @@ from .cost import estimate
 from .cpu import Cpu, chosen
 from .printer import RESERVED, print_function, print_literals, print_size, word
 from .standalone import print_entries, print_header
-from .strategies import carry_out
+from .strategies import carry_out, carry_out_pair, pairs
 
 __all__ = ["FORMAT", "CBackend"]
 
@@ -45,7 +45,11 @@ CAPABILITIES = Capabilities(
     layout="batch innermost",
     single=True,
     bundle_bytes=256 * 1024,
+    apart_bytes=1024,
 )  # fmt: skip
+
+#: relative errors that numerics "fast" may make, by dtype
+FAST = {"f32": 1e-3, "f64": 1e-8}
 
 #: elementary operations and bytes at the typical sizes under which one thread is faster
 _ALONE = 2_000_000
@@ -58,10 +62,12 @@ class CBackend:
     capabilities = CAPABILITIES
     precision = "f32"
     shipped: Choices = NO_CHOICES
-    tolerances: Mapping[str, float] = MappingProxyType({})
 
-    def __init__(self, cpu: Cpu) -> None:
+    def __init__(self, cpu: Cpu, *, fast: bool = False) -> None:
         self.cpu = cpu
+        #: numerics "fast": see docs/c.md
+        self.fast = fast
+        self.tolerances: Mapping[str, float] = MappingProxyType(FAST if fast else {})
 
     @staticmethod
     def of(option: str) -> CBackend:
@@ -78,8 +84,12 @@ class CBackend:
         self, program: KernelProgram, choices: Choices = NO_CHOICES
     ) -> tuple[Sequence[LoopKernel], Mapping[int, Sequence[Buffer]]]:
         taken = _names(program)
+        lanes, registers = self.cpu.lanes, self.cpu.registers
+        done: dict[int, LoopKernel] = {}
+        for i, j in pairs(program, lanes).items():
+            done[i], done[j] = carry_out_pair(program.kernels, (i, j), lanes, registers, taken)
         kernels = [
-            self._carry_out(k, taken, n, chosen_for(k, choices))
+            done[n] if n in done else self._carry_out(k, taken, n, chosen_for(k, choices))
             for n, k in enumerate(program.kernels)
         ]
         return kernels, {k: x.scratch for k, x in enumerate(kernels) if x.scratch}
@@ -88,6 +98,9 @@ class CBackend:
         self, program: KernelProgram, number: int, around: Choice = UNDECIDED
     ) -> Sequence[LoopKernel]:
         taken, kernel = _names(program), program.kernels[number]
+        together = pairs(program, self.cpu.lanes)
+        if number in together or number in together.values():
+            return [self._carry_out(kernel, taken, number)]
         return neighbours(lambda c: self._carry_out(kernel, taken, number, c), around)
 
     def estimate(self, program: KernelProgram, made: Made) -> float:
@@ -106,12 +119,14 @@ class CBackend:
             count = library.thread_count(threads)
         except ModelError as error:
             raise UsageError(str(error)) from None
-        return CBench(self.cpu, count, works_alone)
+        return CBench(self.cpu, count, works_alone, fast=self.fast)
 
     def _carry_out(
         self, kernel: Kernel, taken: frozenset[str], number: int, wanted: Choice = UNDECIDED
     ) -> LoopKernel:
-        return carry_out(kernel, self.cpu.lanes, self.cpu.registers, taken, number, wanted)
+        return carry_out(
+            kernel, self.cpu.lanes, self.cpu.registers, taken, number, wanted, fast=self.fast
+        )
 
     def launching(self, program: KernelProgram, kernels: Sequence[object]) -> None:
         """Kernels are called one after the other."""
@@ -289,7 +304,7 @@ def _bind(f: PlannedFunction, memory: Mapping[str, int]) -> FunctionText:
         lines += [f"        {t}," for t in table]
         lines.append("    }")
     dims = _tuple(list(names.values()))
-    lines.append(f"    run = entry({f.name!r}, arena, memory, {dims}, {len(f.program.inputs)})")
+    lines.append(f"    run = entry({f.name!r}, arena, memory, {dims}, [*inputs.values()])")
     lines.append("    return run, inputs, outputs")
     return FunctionText(
         "\n".join(lines),

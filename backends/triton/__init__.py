@@ -203,7 +203,8 @@ class TritonBackend:
             title, texts, leaves, memory_bytes, FORMAT,
             helpers=[getattr(device, name) for name in device.__all__],
             tables=(head, f"KERNELS = {{\n{rows}}}",
-                    f"COOPERATIVE = {tuple(kernels.cooperative)!r}"),
+                    f"COOPERATIVE = {tuple(kernels.cooperative)!r}\n"
+                    f"TF32 = {self.options.precision == 'tf32'!r}"),
             imports=("ctypes", "importlib.util"),
             start="\n".join(start),
             steps=max(f.steps for f in functions),

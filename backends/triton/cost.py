@@ -21,6 +21,9 @@ MEMORY, CACHE = 3.0e12, 5.5e12
 #: seconds from one launch to the next, and of one step of a tile's loop that waits for memory
 LAUNCH, LOAD = 1.3e-6, 0.7e-6
 
+#: part of the arithmetic's rate that libraries reach
+LIBRARY = 0.7
+
 #: of one multiprocessor: bytes of shared memory, registers, threads
 SHARED, REGISTERS, THREADS = 227 * 1024, 65_536, 2048
 
@@ -34,6 +37,12 @@ def estimate(made: TritonKernel, program: KernelProgram, options: Options) -> fl
     decided = made.choice.as_dict()
     memory = hint(kernel.bytes_moved) / MEMORY
     launches = len(made.launches) * LAUNCH
+    if made.library is not None:
+        dtype = kernel.after.program.inputs[0]
+        rate = FLOPS["f64" if dtype is DType.F64 else options.precision] * LIBRARY
+        value = 2 * hint(product(kernel.after.shape)) * dtype.itemsize / MEMORY
+        passes = value * len(made.launches)  # written, and read again by what follows
+        return launches + LAUNCH + max(memory, kernel.flops / rate) + passes
     m, n, k = (decided.get(name) for name in ("m", "n", "k"))
     if not (isinstance(m, int) and isinstance(n, int) and isinstance(k, int)):
         return launches + memory

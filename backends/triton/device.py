@@ -27,9 +27,11 @@ TARGET: tuple[str, str, int] = ("", "", 0)
 KERNELS: dict[str, tuple[int, int, int, int, str, str]] = {}
 #: kernels whose programs wait for one another: all of them must run at the same time
 COOPERATIVE: tuple[str, ...] = ()
+#: what torch is allowed in products and convolutions
+TF32: bool = False
 
-__all__ = ["DeviceMemory", "DeviceView", "DriverDevice", "NoDevice", "TorchDevice", "device_view",
-           "open_device", "resident", "sequence"]  # fmt: skip
+__all__ = ["DeviceMemory", "DeviceView", "DriverDevice", "LibraryFunction", "NoDevice",
+           "TorchDevice", "device_view", "open_device", "resident", "sequence"]  # fmt: skip
 
 
 class DeviceMemory:
@@ -121,6 +123,7 @@ def sequence(
     start = DEVICE.prepare(launches)
     targets = list(inputs.values())
 
+    @np.errstate(all="ignore")  # Triton's interpreter computes with NumPy
     def run(*given: Any) -> None:
         for target, value in zip(targets, given, strict=True):
             target[...] = value
@@ -153,6 +156,46 @@ class NoDevice:
     def prepare(self, launches: Sequence[Any]) -> Callable[[], None]:
         hint = "compile it for a target that can: numpy, or c with a C compiler"
         raise _error("this program cannot run here", got=self.reason, hint=hint)
+
+
+class LibraryFunction:
+    """A product or convolution by torch, started like a kernel; the last argument is the result.
+
+    The algorithms are those that give the same bits each time.
+    """
+
+    def __init__(self, torch: Any, function: str, tf32: bool, settings: dict[str, Any]) -> None:
+        self.torch, self.function, self.tf32 = torch, function, tf32
+        self.settings = settings
+
+    def __getitem__(self, grid: object) -> Callable[..., None]:
+        return self.run
+
+    def run(self, a: Any, b: Any, out: Any) -> None:
+        torch, products = self.torch, self.torch.backends.cuda.matmul
+        before = products.allow_tf32
+        products.allow_tf32 = self.tf32
+        try:
+            with torch.backends.cudnn.flags(deterministic=True, allow_tf32=self.tf32):
+                if self.function == "matmul":
+                    torch.bmm(a, b, out=out)
+                else:
+                    out.copy_(self._convolution(a, b, out))
+        finally:
+            products.allow_tf32 = before
+
+    def _convolution(self, a: Any, b: Any, out: Any) -> Any:
+        how = self.settings
+        given = (how["stride"], how["padding"], how["dilation"], False,
+                 [0] * len(how["stride"]), how["groups"])  # fmt: skip
+        if self.function == "convolution":
+            return self.torch.convolution(a, b, None, *given)
+        gradient = self.torch.ops.aten.convolution_backward
+        if self.function == "input_grad":
+            image = a.new_empty(1).expand(out.shape)  # only its shape is looked at
+            return gradient(a, image, b, None, *given, [True, False, False])[0]
+        weights = a.new_empty(1).expand(out.shape)
+        return gradient(b, a, weights, None, *given, [False, True, False])[1]
 
 
 class TorchDevice:
@@ -196,6 +239,10 @@ class TorchDevice:
 
     def _ready(self, launch: Any) -> tuple[Any, tuple[int], list[Any], dict[str, Any]]:
         name, programs, pointers, sizes = launch
+        if name.startswith("torch."):
+            views = [self.torch.as_strided(self._pointer(*p), *view)
+                     for p, view in zip(pointers, sizes, strict=True)]  # fmt: skip
+            return LibraryFunction(self.torch, name[6:], TF32, programs), (1,), views, {}
         warps, stages = KERNELS[name][:2]
         arguments = [*(self._pointer(*p) for p in pointers), *sizes]
         options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}

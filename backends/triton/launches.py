@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from ...ir.dims import Size, dims_of
 from ...ir.kernel.choices import UNDECIDED, Choice, Options
 from ...ir.kernel.kernel import Kernel
-from ...ir.kernel.memory import Buffer
+from ...ir.kernel.memory import Access, Buffer
 
-__all__ = ["Grid", "Launch", "Persistent", "Phase", "TritonKernel"]
+__all__ = ["Grid", "Launch", "LibraryCall", "Persistent", "Phase", "TritonKernel"]
 
 
 #: warps of a persistent kernel: the sums of the largest tiles fit the registers of so many
@@ -50,14 +50,41 @@ class Launch:
 
 
 @dataclass(frozen=True)
+class LibraryCall:
+    """A function of torch's that computes a kernel's anchor, before the kernel's launches.
+
+    "matmul" of [B, M, K] and [B, K, N], "convolution" of image and weights, "input_grad" of the
+    result's cotangent and weights, "weight_grad" of image and cotangent.
+    """
+
+    function: str
+    operands: tuple[Access, ...]
+    result: Access
+    #: stride, padding, dilation and groups of a convolution
+    settings: tuple[tuple[str, object], ...] = ()
+    #: axes of the kernel's result behind each axis of a product's
+    groups: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
 class TritonKernel:
-    """The launches that carry out one kernel, and the memory that they need in between."""
+    """The launches that carry out one kernel, and the memory that they need in between.
+
+    Without launches it is carried out by those of the kernel before it.
+    """
 
     kernel: Kernel
     launches: tuple[Launch, ...]
     scratch: tuple[Buffer, ...] = ()
     choice: Choice = UNDECIDED
     options: Options = ()
+    #: what torch does before the launches
+    library: LibraryCall | None = None
+
+    @property
+    def starts(self) -> int:
+        """Launches, a library's call among them."""
+        return len(self.launches) + (self.library is not None)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ...errors import UnsupportedError
 from ...ir.dtypes import DType
 
-__all__ = ["ARCHITECTURES", "PRECISIONS", "Architecture", "Options", "parse"]
+__all__ = ["ARCHITECTURES", "PRECISIONS", "VENDOR", "Architecture", "Options", "parse"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ PRECISIONS = ("f32", "tf32", "bf16", "f16")
 FORMS = ("launches", "persistent")
 
 
+#: lets torch carry out products and convolutions
+VENDOR = "vendor"
+
+
 @dataclass(frozen=True)
 class Options:
     """``architecture`` None: kernels are compiled when they run, for the device there is.
@@ -51,6 +55,8 @@ class Options:
     architecture: Architecture | None
     precision: str
     form: str = ""
+    #: torch may carry out products and convolutions, by cuBLAS and cuDNN
+    vendor: bool = False
 
     @property
     def half(self) -> DType | None:
@@ -63,6 +69,7 @@ def parse(text: str) -> Options:
     architecture: Architecture | None = None
     precision = "f32"
     form = ""
+    vendor = False
     for word in filter(None, text.split(",")):
         if word in ARCHITECTURES:
             architecture = ARCHITECTURES[word]
@@ -70,15 +77,29 @@ def parse(text: str) -> Options:
             precision = word
         elif word in FORMS:
             form = word
+        elif word == VENDOR:
+            vendor = True
         else:
             raise UnsupportedError(
                 "unknown option of target triton",
                 got=f"triton:{text}",
-                expected=f"{', '.join((*ARCHITECTURES, *PRECISIONS, *FORMS))}, joined by commas",
+                expected=", ".join((*ARCHITECTURES, *PRECISIONS, *FORMS, VENDOR))
+                + ", joined by commas",
             )
     if form == "persistent" and architecture is not None and architecture.api != "cuda":
         raise UnsupportedError(
             "persistent kernels are for CUDA", got=f"triton:{text}",
             hint=f"leave it out: {architecture.name} starts each kernel by itself",
         )  # fmt: skip
-    return Options(architecture, precision, form)
+    if vendor and architecture is not None:
+        raise UnsupportedError(
+            "programs compiled ahead of time have no vendor libraries", got=f"triton:{text}",
+            expected="triton, compiled where it runs, or no vendor libraries",
+            hint="cuBLAS and cuDNN are called through torch, which the artifact does not need",
+        )  # fmt: skip
+    if vendor and form == "persistent":
+        raise UnsupportedError(
+            "a persistent kernel cannot call vendor libraries", got=f"triton:{text}",
+            hint="leave one of the two out",
+        )  # fmt: skip
+    return Options(architecture, precision, form, vendor)

@@ -7,12 +7,13 @@ whole grid is needed between stages alone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...errors import UnsupportedError
 from ...ir.dims import Size, minimum
-from ...ir.kernel.kernel import KernelProgram
+from ...ir.kernel.kernel import Kernel, KernelProgram
 from ...ir.kernel.memory import Access, Space
 from ..base import Launching
 from .launches import TritonKernel
@@ -41,8 +42,8 @@ def decide(program: KernelProgram, kernels: Sequence[TritonKernel], options: Opt
         if options.form == "persistent" and kernels:
             raise UnsupportedError(f"{program.name} cannot be one persistent kernel", got=reason,
                                    hint="leave the option out")  # fmt: skip
-        numbers = iter(range(sum(len(k.launches) for k in kernels)))
-        in_order = tuple(tuple(next(numbers) for _ in k.launches) for k in kernels)
+        numbers = iter(range(sum(k.starts for k in kernels)))
+        in_order = tuple(tuple(next(numbers) for _ in range(k.starts)) for k in kernels)
         return Launching("launches", reason, in_order)
     return Launching("persistent", reason, stages(program, kernels))
 
@@ -53,6 +54,8 @@ def _persistent(
     count = sum(len(k.launches) for k in kernels)
     if options.form == "launches":
         return False, "asked for"
+    if any(k.library for k in kernels):
+        return False, "vendor libraries are called in between"
     if options.architecture is not None and options.architecture.api != "cuda":
         return False, "graphs of HIP take no cooperative launches"
     forced = options.form == "persistent" and count > 0
@@ -104,10 +107,12 @@ def stages(program: KernelProgram, kernels: Sequence[TritonKernel]) -> tuple[tup
     joined = {label: group[0] for group in program.adjacent for label in group}
     placed: list[tuple[int, list[_Touch]]] = []
     found = []
-    for kernel in kernels:
+    for position, kernel in enumerate(kernels):
         mine: list[int] = []
+        others = itertools.takewhile(lambda k: not k.launches, kernels[position + 1 :])
+        carried = [kernel.kernel, *(k.kernel for k in others)]
         for number in range(len(kernel.launches)):
-            touches = _touches(program, kernel, number, joined)
+            touches = _touches(program, kernel, carried, number, joined)
             stage = mine[-1] + 1 if mine else 0
             for other, theirs in placed:
                 if other >= stage and any(a.meets(b) for a in touches for b in theirs):
@@ -119,13 +124,20 @@ def stages(program: KernelProgram, kernels: Sequence[TritonKernel]) -> tuple[tup
 
 
 def _touches(
-    program: KernelProgram, kernel: TritonKernel, number: int, joined: dict[str, str]
+    program: KernelProgram,
+    kernel: TritonKernel,
+    carried: Sequence[Kernel],
+    number: int,
+    joined: dict[str, str],
 ) -> list[_Touch]:
-    """What one launch of a kernel reads and writes, of those buffers that it is given."""
+    """What one launch reads and writes, of those buffers that it is given.
+
+    ``carried`` are the kernels that it carries out: its own, and those without launches after it.
+    """
     given = {b.name for b in kernel.launches[number].pointers}
     found = [_Touch(b.name, True, None) for b in kernel.scratch if b.name in given]
-    for accesses, writes in ((kernel.kernel.reads(), False), (kernel.kernel.writes(), True)):
-        for access in accesses:
+    for each, writes in itertools.product(carried, (False, True)):
+        for access in each.writes() if writes else each.reads():
             if access.buffer not in given:
                 continue
             buffer = program.buffers[access.buffer]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...errors import InternalError
+from ...errors import InternalError, UnsupportedError
 from ...ir.dims import Size, exact_div
 from ...ir.dtypes import DType
 from ...ir.kernel.memory import Access, Buffer, Space
 from ..base import PlannedFunction
 from ..module import FunctionText, comment, dim_names, dtype_name, function_entry, print_size
-from .launches import Grid, Launch, Persistent, Phase, TritonKernel
+from .launches import Grid, Launch, LibraryCall, Persistent, Phase, TritonKernel
 from .prelude import prelude_text
 
 __all__ = ["KernelText", "Kernels", "PersistentText", "print_function"]
@@ -251,6 +251,24 @@ class _Places:
         return (f'view({base}, "{dtype_name(access.dtype)}", {self.size(at)}, {shape}, '
                 f"{strides}{several})")  # fmt: skip
 
+    def call(self, call: LibraryCall, kernel: TritonKernel) -> str:
+        """A library's call in the form of a launch: pointers, then shapes and strides of views."""
+        if self.f.apart:
+            raise UnsupportedError(
+                "several steps a launch cannot call vendor libraries",
+                got=f"{kernel.kernel.name} of {self.f.name}", expected="steps_per_launch=1",
+            )  # fmt: skip
+        held = {**self.f.program.buffers, **{b.name: b for b in kernel.scratch}}
+        pointers, views = [], []
+        for access in (*call.operands, call.result):
+            base, offset = self.at(held[access.buffer])
+            at = offset + access.offset * access.dtype.itemsize
+            pointers.append(f'({base}, {self.size(at)}, "{dtype_name(access.dtype)}")')
+            shape = _tuple([self.size(n) for n in access.shape])
+            views.append(f"({shape}, {_tuple([self.size(n) for n in access.strides])})")
+        return (f'("torch.{call.function}", {dict(call.settings)!r}, {_tuple(pointers)}, '
+                f"{_tuple(views)})")  # fmt: skip
+
     def size(self, size: Size) -> str:
         return print_size(size, self.names)
 
@@ -305,6 +323,8 @@ def _one_by_one(
     for number, kernel in enumerate(mine):
         lines.append(f"        # {number}: {comment(kernel.kernel.name)}")
         lines += [f"        #   {comment(n)}" for n in kernel.kernel.notes]
+        if kernel.library is not None:
+            lines.append(f"        {places.call(kernel.library, kernel)},")
         for launch in kernel.launches:
             text = kernels.name(launch, _kind(kernel, launch))
             _remember(text.tile, kernel, f"{f.name} {number}")

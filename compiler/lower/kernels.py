@@ -14,7 +14,7 @@ from ...ir.bricks.elementwise import Elementwise
 from ...ir.bricks.placement import Copy
 from ...ir.bricks.shape import Reshape
 from ...ir.bricks.source import Constant, DimSize, Iota, Literal
-from ...ir.dims import Size, maximum
+from ...ir.dims import Size, hint, maximum
 from ...ir.dtypes import DType
 from ...ir.graph import Graph, Node
 from ...ir.kernel.kernel import Kernel, KernelProgram, Region
@@ -127,7 +127,12 @@ class _Lowering:
             case Leaf():
                 space = {Input: Space.INPUT, Parameter: Space.PARAMETER, State: Space.STATE}
                 name = self.leaf_names.get(brick.name) or self.namer.name(brick.name)
-                return Buffer(name, type.dtype, type.size, space[type_of(brick)], brick.name,
+                # rows of a parameter may be further apart than they are long
+                ends = (n * s for n, s in zip(type.shape, strides, strict=True))
+                size = type.size
+                for end in ends if isinstance(brick, Parameter | State) else ():
+                    size = end if hint(end) > hint(size) else size
+                return Buffer(name, type.dtype, size, space[type_of(brick)], brick.name,
                               type.shape, strides)  # fmt: skip
             case Literal():
                 name = self.namer.name("literal")

@@ -34,6 +34,8 @@ class Capabilities:
     single: bool = False
     #: most bytes of all parameters in one horizontally fused update; 0 turns it off
     bundle_bytes: int = 0
+    #: rows of a large parameter are never a multiple of so many bytes apart; 0 allows that
+    apart_bytes: int = 0
     half: DType | None = None
     #: several training steps can be started at once, each with inputs and results of its own
     several_steps: bool = False

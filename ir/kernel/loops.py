@@ -23,8 +23,8 @@ from .memory import Buffer
 from .scalar import Literal
 
 __all__ = ["Bound", "Combine", "Compute", "Fill", "Fma", "For", "IndexOp", "Let", "LetLoad",
-           "Load", "LoopKernel", "Parallel", "Phase", "Ramp", "Reduce", "Split", "Statement",
-           "Store", "Transpose", "When", "var"]  # fmt: skip
+           "Load", "LoopKernel", "Parallel", "Phase", "Prefetch", "Ramp", "Reduce", "Split",
+           "Statement", "Store", "Transpose", "When", "var"]  # fmt: skip
 
 
 def var(name: str) -> Dim:
@@ -96,6 +96,15 @@ class Store:
     index: Size
     stride: Size
     part: Size | None = None
+
+
+@dataclass(frozen=True)
+class Prefetch:
+    """The memory around an element will be read soon; it may lie outside of the buffer."""
+
+    buffer: str
+    dtype: DType
+    index: Size
 
 
 @dataclass(frozen=True)
@@ -209,6 +218,7 @@ Statement = (
     Let
     | LetLoad
     | Load
+    | Prefetch
     | Ramp
     | Store
     | Compute
@@ -258,6 +268,8 @@ class Phase:
     private: tuple[Buffer, ...] = ()
     #: what it does, for a comment; empty if the kernel has one phase
     note: str = ""
+    #: up to how many times the typical sizes one thread does it all; 0 if never
+    alone: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ HALVES = {"bf16": DType.BF16, "f16": DType.F16}
 
 @cache
 def compiled(name: str, precision: str, function: str = "train_step") -> Any:
-    return compile_model(bc.zoo.model(name), f"triton:{precision}",
+    return compile_model(bc.zoo.model(name), f"triton:{precision},launches",
                          optimizer=bc.SGD(0.01, momentum=0.9), functions=[function])  # fmt: skip
 
 

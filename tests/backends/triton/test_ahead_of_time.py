@@ -72,14 +72,16 @@ def reasons(r: dict[str, Any]) -> list[str]:
 def check_products(kernels: dict[str, dict[str, Any]], architecture: str) -> None:
     """Tensor cores in all products; full loads in their loops, or a reason."""
     for name, r in products_of(kernels).items():
-        rows = int(r["tile"].split(" x ")[0])
+        rows, columns = map(int, re.findall(r"\d+", r["tile"])[:2])
         wanted = TENSOR[architecture][rows < 64]
         assert set(r["tensor"]) == {wanted}, (name, r)
         loop = r["loop_loads"] if sum(r["loop_loads"].values()) else None
         why = reasons(r)
         if not why:
             assert r["loads"]["128"] > 0, (name, r)
-            assert loop is None or loop["32"] + loop["64"] == 0, (name, r)
+            # Triton gives the threads of AMD's wider warps 64 bits of an operand of 16 rows
+            halved = architecture == "gfx942" and min(rows, columns) < 32
+            assert loop is None or loop["32"] + loop["64"] * (not halved) == 0, (name, r)
         if why == [ACROSS]:  # one of two operands
             assert (loop or r["loads"])["128"] > 0, (name, r)
 

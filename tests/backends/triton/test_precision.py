@@ -119,7 +119,7 @@ def test_lenet5_follows_numpys_losses_on_digits() -> None:
 def test_lenet5_compiles_ahead_of_time(precision: str) -> None:
     """Tensor-core instructions in every product, which reads halves without widening them."""
     compiled = compile_model(
-        bc.zoo.model("lenet5"), f"triton:sm_90,{precision}",
+        bc.zoo.model("lenet5"), f"triton:sm_90,{precision},launches",
         optimizer=bc.SGD(0.01, momentum=0.9), functions=["train_step"],
     )  # fmt: skip
     kernels = json.loads(compiled.sources[RESOURCES])
