@@ -125,7 +125,8 @@ def _for_tensor_cores(problem: Problem, operands: Operands, machine: Machine) ->
     """The least cycles; between equals the first, which has the smaller tile."""
     batch, m, n, k = problem.sizes()
     size = operands.dtype.itemsize
-    bk = power_of_two(k, 16, 128 // size)
+    # halves that are loaded one by one wait in registers
+    bk = power_of_two(k, 16, 64 // size if any(operands.narrow) and size == 2 else 128 // size)
     swap = _swaps(operands, machine, m, n)
     rows, columns = (n, m) if swap else (m, n)
     best, least = None, float("inf")

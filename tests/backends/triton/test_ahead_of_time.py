@@ -125,8 +125,9 @@ def test_halves_have_full_loads_everywhere() -> None:
     """Tensor cores take halves however they lie in shared memory."""
     kernels = held("alexnet", "sm_90", "bf16")
     check_products(kernels, "sm_90")
-    found = {why for r in products_of(kernels).values() for why in reasons(r)}
-    assert found <= {GIVEN}
+    found = [reasons(r) for r in products_of(kernels).values() if reasons(r)]
+    # the first layer and its gradient: of the image the three colours are neighbours
+    assert found == [["3 neighbours in memory"]] * 2
 
 
 # ── the cache ────────────────────────────────────────────────────────────────────────────────
