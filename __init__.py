@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
+from .compiler.loss_scaling import LossScale
 from .compiler.optimizers import (
     SGD,
     AdaDelta,
@@ -60,6 +61,7 @@ __all__ = [
     "Executable",
     "Graph",
     "Layer",
+    "LossScale",
     "Model",
     "Optimizer",
     "Parallel",

@@ -11,22 +11,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from .backends.base import NO_CHOICES, Backend, Choices, Leaf, PlannedFunction
+from .backends.base import NO_CHOICES, Backend, Choices, Launching, Leaf, PlannedFunction
 from .backends.c import CBackend
 from .backends.numpy import NumpyBackend
 from .backends.triton import TritonBackend
 from .compiler.bundle_updates import bundle_updates
 from .compiler.fuse import Fusion, Group, fuse
 from .compiler.layouts import Layouts, choose_layouts
+from .compiler.loss_scaling import LossScale
 from .compiler.lower.kernels import lower
 from .compiler.names import Namer
 from .compiler.optimizers import SGD, Optimizer
 from .compiler.pipelines import inference_pipeline, target_pipeline, training_pipeline
 from .compiler.plan_memory import MemoryPlan, check_limit, plan_memory, share_buffers
+from .compiler.round_first import round_first
 from .compiler.schedule import schedule
 from .errors import UnsupportedError, UsageError
 from .frontends.model import Model
 from .ir.brick import Parameter, State
+from .ir.dtypes import DType
 from .ir.graph import Graph
 from .ir.kernel.choices import Made
 from .ir.kernel.kernel import KernelProgram
@@ -55,6 +58,9 @@ Tune = Callable[[Backend, Mapping[str, "Function"]], Choices]
 #: bytes; every leaf starts on a cache line unless an update needs it next to another
 LEAF_ALIGNMENT = 64
 
+#: training steps that may be started at once: a graph has as many copies of every launch
+MOST_STEPS = 1024
+
 
 @dataclass(frozen=True)
 class Function:
@@ -70,6 +76,9 @@ class Function:
     program: KernelProgram
     kernels: Sequence[Made]
     plan: MemoryPlan
+    launching: Launching | None = None
+    #: training steps that are started at once
+    steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,8 @@ class Compiled:
     singles: Mapping[str, Function] = field(default_factory=dict)
     #: stage -> seconds, summed over the functions
     seconds: Mapping[str, float] = field(default_factory=dict)
+    #: training steps that ``train_steps`` carries out at a time
+    steps_per_launch: int = 1
     #: what was decided beforehand
     choices: Choices = field(default_factory=dict)
     #: strict or fast
@@ -124,6 +135,7 @@ def compile_model(
     optimizer: Optimizer | None = None,
     functions: Sequence[str] | None = None,
     memory_limit: int | None = None,
+    steps_per_launch: int = 1,
     observer: Observer | None = None,
     tune: Tune | None = None,
     numerics: str = "strict",
@@ -131,11 +143,16 @@ def compile_model(
     """Compile a model's functions: infer, evaluate and (if it has a loss) train_step.
 
     ``memory_limit`` is in bytes, for the arena of each function at the largest sizes. ``tune``
-    gives choices that the cost model then does not make. ``numerics`` is strict or fast.
-    Raises MemoryLimitError, UnsupportedError, or what the passes raise.
+    gives choices that the strategies' rules then do not make. ``steps_per_launch`` is how many
+    training steps a target with launches starts at once. ``numerics`` is strict or fast.
+    Raises MemoryLimitError, UnsupportedError, UsageError, or what the passes raise.
     """
     chosen = backend(target, numerics)
     wanted = tuple(functions) if functions else _default_functions(model)
+    _check_steps(steps_per_launch, wanted)
+    optimizer = optimizer or SGD(0.01)
+    if chosen.capabilities.half is DType.F16 and optimizer.loss_scale is None:
+        optimizer = replace(optimizer, loss_scale=LossScale())  # f16 has no room for small slopes
     seconds: dict[str, float] = {}
     compiled: dict[str, Function] = {}
     orders: dict[str, tuple[int, ...]] = {}
@@ -143,9 +160,10 @@ def compile_model(
     namer = Namer()
     # training first: it decides how parameters lie, and the others read them as they are
     for name in sorted(wanted, key=lambda n: n != "train_step"):
-        stages, graph = _graph(model, name, optimizer or SGD(0.01), chosen, observer, seconds)
+        stages, graph = _graph(model, name, optimizer, chosen, observer, seconds)
         _name_leaves(graph, names, namer)
-        function = _lower(name, stages, graph, chosen, orders, names, seconds)
+        steps = steps_per_launch if name == "train_step" else 1
+        function = _lower(name, stages, graph, chosen, orders, names, seconds, steps)
         if memory_limit is not None and tune is None:
             check_limit(function.program, function.plan, memory_limit)
         for leaf, order in leaf_orders(graph, function.layouts).items():
@@ -172,16 +190,35 @@ def compile_model(
     sources = chosen.print(model.name, planned(ordered, singles), leaves, memory)
     _count(seconds, "print", started)
     resolved = chosen.name if target == "auto" else target
-    return Compiled(
-        model, resolved, ordered, leaves, memory, sources, singles, seconds, choices, numerics
-    )
+    return Compiled(model, resolved, ordered, leaves, memory, sources, singles, seconds,
+                    steps_per_launch, choices, numerics)  # fmt: skip
+
+
+def _check_steps(steps: int, wanted: Sequence[str]) -> None:
+    if not 1 <= steps <= MOST_STEPS:
+        raise UsageError("not a number of steps", got=steps, expected=f"1..{MOST_STEPS}")
+    if steps > 1 and "train_step" not in wanted:
+        raise UsageError(
+            "steps_per_launch is for training steps", got=f"functions {', '.join(wanted)}",
+            hint="compile train_step too, which needs a loss",
+        )  # fmt: skip
 
 
 def _decided(function: Function, chosen: Backend, choices: Choices) -> Function:
     """The function with its kernels carried out as a table says."""
-    kernels, scratch = chosen.select(function.program, choices)
-    plan = plan_memory(function.program, scratch)
-    return replace(function, kernels=kernels, plan=plan)
+    kernels, launching, plan = _select(function.program, chosen, choices, function.steps)
+    return replace(function, kernels=kernels, launching=launching, plan=plan)
+
+
+def _select(
+    program: KernelProgram, chosen: Backend, choices: Choices, steps: int
+) -> tuple[Sequence[Made], Launching | None, MemoryPlan]:
+    """How each kernel is carried out, how all of them are started, and where buffers lie then."""
+    kernels, scratch = chosen.select(program, choices)
+    launching = chosen.launching(program, kernels)
+    at_once = steps if chosen.capabilities.several_steps else 1
+    plan = plan_memory(program, scratch, launching.spans if launching else None, at_once)
+    return kernels, launching, plan
 
 
 def _single(
@@ -288,15 +325,15 @@ def planned(
     functions: Mapping[str, Function], singles: Mapping[str, Function] | None = None
 ) -> list[PlannedFunction]:
     """What a backend's printer needs to know of the functions."""
-    found = [
-        PlannedFunction(f.name, f.program, f.kernels, f.plan.offsets, f.plan.peak)
-        for f in functions.values()
-    ]
-    for name, f in (singles or {}).items():
-        found.append(
-            PlannedFunction(f.name, f.program, f.kernels, f.plan.offsets, f.plan.peak, name)
+    every = [(f, "") for f in functions.values()]
+    every += [(f, name) for name, f in (singles or {}).items()]
+    return [
+        PlannedFunction(
+            f.name, f.program, f.kernels, f.plan.offsets, f.plan.peak, single_of, f.launching,
+            f.steps, f.plan.apart,
         )
-    return found
+        for f, single_of in every
+    ]  # fmt: skip
 
 
 def _lower(
@@ -307,9 +344,17 @@ def _lower(
     orders: Mapping[str, tuple[int, ...]],
     names: Mapping[str, str],
     seconds: dict[str, float],
+    steps: int = 1,
 ) -> Function:
     started = time.perf_counter()
-    layouts = choose_layouts(graph, orders, chosen.capabilities.layout)
+    abilities = chosen.capabilities
+    layouts = choose_layouts(
+        graph,
+        orders,
+        abilities.layout,
+        widens=abilities.half is not None,
+        apart_bytes=abilities.apart_bytes,
+    )
     started = _count(seconds, "layouts", started)
     fusion = fuse(graph, layouts, chosen.capabilities)
     started = _count(seconds, "fuse", started)
@@ -318,13 +363,15 @@ def _lower(
     program = lower(graph, layouts, fusion, order, names)
     if chosen.capabilities.bundle_bytes:
         program = bundle_updates(program, chosen.capabilities.bundle_bytes)
+    if abilities.half is not None:
+        program = round_first(program)
     program = share_buffers(program)
     started = _count(seconds, "lower", started)
-    kernels, scratch = chosen.select(program)
-    started = _count(seconds, "select", started)
-    plan = plan_memory(program, scratch)
-    _count(seconds, "plan memory", started)
-    return Function(name, stages, graph, layouts, fusion, order, program, kernels, plan)
+    kernels, launching, plan = _select(program, chosen, NO_CHOICES, steps)
+    _count(seconds, "select", started)
+    return Function(
+        name, stages, graph, layouts, fusion, order, program, kernels, plan, launching, steps
+    )
 
 
 def _count(seconds: dict[str, float], stage: str, started: float) -> float:

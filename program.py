@@ -17,6 +17,7 @@ from .backends.c import CBackend
 from .backends.c.build import shared_library
 from .backends.c.profile import PROFILE, KernelTime, Limits, kernel_times, measured_limits
 from .backends.triton import RESOURCES
+from .backends.triton.options import VENDOR
 from .compiler.explain import explain, fusion_text, kernels_text, schedule_text
 from .compiler.optimizers import Optimizer
 from .driver import Compiled, Function, Observer, backend, compile_model, planned
@@ -86,7 +87,7 @@ class Program(Executable):
         found = {}
         for name in wanted:
             f = self.compiled.functions[name]
-            found[name] = explain(name, f.graph, f.fusion, f.program, f.plan)
+            found[name] = explain(name, f.graph, f.fusion, f.program, f.plan, launching(f))
             for row, made in zip(found[name]["table"], f.kernels, strict=True):
                 row["choice"] = str(made.choice)
                 row["strategy"] = made.strategy if isinstance(made, LoopKernel) else ""
@@ -194,7 +195,7 @@ class Program(Executable):
                 texts[f"ir/{name}.{number:02}.{_file_name(stage)}.txt"] = print_graph(graph)
             texts[f"kernels/{name}.fusion.txt"] = fusion_text(f.graph, f.fusion)
             texts[f"kernels/{name}.schedule.txt"] = schedule_text(
-                f.program, f.plan, f.layouts, f.graph
+                f.program, f.plan, f.layouts, f.graph, launching(f)
             )
             texts[f"kernels/{name}.kernels.txt"] = kernels_text(f.program, _choices(f))
         artifact.write(
@@ -245,6 +246,19 @@ def example_inputs(function: Function, sizes: Mapping[str, int]) -> dict[str, Ar
     return found
 
 
+def launching(function: Function) -> dict[str, Any] | None:
+    """How a function's kernels are started, and why so; None where they are merely called."""
+    found = function.launching
+    if found is None:
+        return None
+    return {
+        "form": found.form,
+        "reason": found.reason,
+        "launches": sum(map(len, found.stages)),
+        "stages": found.count,
+    }
+
+
 def describe(compiled: Compiled) -> dict[str, Any]:
     """What the manifest says about a compiled model."""
     functions: dict[str, Any] = {}
@@ -267,6 +281,10 @@ def describe(compiled: Compiled) -> dict[str, Any]:
                 "most": maximum(f.plan.peak),
             },
         }
+        if f.launching is not None:
+            functions[name]["launching"] = launching(f)
+        if f.steps > 1:
+            functions[name]["steps_per_launch"] = f.steps
     parameters = [x for x in compiled.leaves if x.role == "parameter"]
     dtypes = {x.buffer.dtype for x in parameters} or {DType.F32}
     tuned = {
@@ -280,6 +298,7 @@ def describe(compiled: Compiled) -> dict[str, Any]:
         "brickc": _version(),
         "model": compiled.model.name,
         "target": compiled.target,
+        "precision": backend(compiled.target).precision,
         "numerics": compiled.numerics,
         "tolerances": dict(backend(compiled.target, compiled.numerics).tolerances),
         "dtype": "f64" if dtypes == {DType.F64} else "f32",
@@ -329,18 +348,22 @@ def compile(
     optimizer: Optimizer | None = None,
     functions: Sequence[str] | None = None,
     memory_limit: int | None = None,
+    steps_per_launch: int = 1,
     seed: int = 0,
     threads: int | None = None,
     observer: Observer | None = None,
     tune: float | None = None,
     tune_progress: Progress | None = None,
     numerics: str = "strict",
+    vendor_libraries: bool = False,
 ) -> Program:
     """Compile a model ahead of time.
 
     ``functions`` names some of infer, evaluate and train_step (default: all that the model
     has). ``optimizer`` is what train_step updates with (default: SGD(0.01)).
-    ``memory_limit`` (bytes) fails the compilation if an arena could exceed it. ``seed``
+    ``memory_limit`` (bytes) fails the compilation if an arena could exceed it.
+    ``steps_per_launch`` is how many training steps ``train_steps`` carries out at a time: on a GPU
+    they are started at once, elsewhere one after the other. ``seed``
     draws the first parameters and, step by step, what dropout keeps. ``threads`` is for target
     c; by default $BRICKC_THREADS, else as many as there are cores. ``observer`` is called with
     (function, pass, graph).
@@ -348,11 +371,17 @@ def compile(
     ``tune`` times other ways to carry out the kernels for so many seconds and takes the fastest,
     by what it measures and what is in the cache of earlier runs; 0 takes what is there. The
     program's ``tuning`` says what came of it, ``tune_progress`` is told (seconds, what) meanwhile.
-    Without ``tune`` the cost model decides, and the same model gives the same program everywhere.
+    Without ``tune`` rules decide, and the same model gives the same program everywhere.
+
     ``numerics`` "fast" allows results that are farther from exact ones than sums in any order
     are, up to the tolerance in the manifest: larger tiles of Winograd's convolutions (target c).
+    ``vendor_libraries`` lets target triton, where it is compiled as it runs, hand products and
+    convolutions to cuBLAS and cuDNN through torch: those for which the tuner finds it faster, and
+    without timings those of 2 GFLOP and more.
     Raises ShapeError, UnsupportedError, MemoryLimitError.
     """
+    if vendor_libraries:
+        target = with_vendor_libraries(target)
     found: list[Outcome] = []
 
     def choose(chosen: Backend, all_functions: Mapping[str, Function]) -> Choices:
@@ -365,6 +394,7 @@ def compile(
         optimizer=optimizer,
         functions=functions,
         memory_limit=memory_limit,
+        steps_per_launch=steps_per_launch,
         observer=observer,
         numerics=numerics,
         tune=None if tune is None else choose,
@@ -374,6 +404,15 @@ def compile(
     if threads is not None:
         program.set_threads(threads)
     return program
+
+
+def with_vendor_libraries(target: str) -> str:
+    """The target with leave to call vendor libraries. Raises UsageError if it has none."""
+    name, _, option = target.partition(":")
+    if name != "triton":
+        raise UsageError("only target triton calls vendor libraries", got=target)
+    words = [*filter(None, option.split(",")), VENDOR]
+    return f"{name}:{','.join(dict.fromkeys(words))}"
 
 
 def _tuned(
@@ -418,7 +457,8 @@ def dump_text(function: Function, stage: str) -> str:
         case "fused":
             return fusion_text(function.graph, function.fusion)
         case "schedule":
-            return schedule_text(function.program, function.plan, function.layouts, function.graph)
+            return schedule_text(function.program, function.plan, function.layouts,
+                                 function.graph, launching(function))  # fmt: skip
         case "kernels":
             return kernels_text(function.program, _choices(function))
     raise UsageError("unknown stage", got=stage, expected=", ".join(STAGES))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
@@ -13,8 +13,8 @@ from ..ir.kernel.choices import UNDECIDED, Choice, Made, kernel_key
 from ..ir.kernel.kernel import Kernel, KernelProgram
 from ..ir.kernel.memory import Buffer
 
-__all__ = ["NO_CHOICES", "Availability", "Backend", "Bench", "Choices", "Leaf", "PlannedFunction",
-           "Timed", "Trial", "chosen_for"]  # fmt: skip
+__all__ = ["NO_CHOICES", "Availability", "Backend", "Bench", "Choices", "Launching", "Leaf",
+           "PlannedFunction", "Timed", "Trial", "chosen_for"]  # fmt: skip
 
 #: ``choices.kernel_key`` of a kernel -> what was decided for it beforehand, by a tuner or a table
 Choices = Mapping[str, Choice]
@@ -49,6 +49,34 @@ class Leaf:
 
 
 @dataclass(frozen=True)
+class Launching:
+    """How the kernels of a function are started on a device: a backend's decision, as data.
+
+    ``form`` is "launches" (one after the other) or "persistent" (one kernel carries out all).
+    ``stages`` has, for each launch of each kernel, the number of its stage; launches of one stage
+    may run at the same time, those of a later one after all of an earlier one. A kernel without
+    launches is carried out by the launches of the one before it.
+    """
+
+    form: str
+    reason: str
+    stages: tuple[tuple[int, ...], ...]
+
+    @property
+    def count(self) -> int:
+        """Number of stages."""
+        return 1 + max((s for stages in self.stages for s in stages), default=-1)
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """First and last stage of every kernel."""
+        found: list[tuple[int, int]] = []
+        for stages in self.stages:
+            found.append((min(stages), max(stages)) if stages else found[-1])
+        return tuple(found)
+
+
+@dataclass(frozen=True)
 class PlannedFunction:
     """A function whose memory is planned: all that a backend needs to print it."""
 
@@ -60,6 +88,12 @@ class PlannedFunction:
     peak: Size
     #: the function that this one stands for where every dim is 1; empty for all others
     single_of: str = ""
+    #: how its kernels are started, where the backend decides that
+    launching: Launching | None = None
+    #: training steps that one call of ``train_steps`` carries out at a time
+    steps: int = 1
+    #: buffer that each of these steps has of its own -> bytes from one step's to the next one's
+    apart: Mapping[str, Size] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,7 +132,14 @@ class Backend(Protocol):
     """One target: capabilities, choice of strategies, printing."""
 
     name: str
-    capabilities: Capabilities
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def precision(self) -> str:
+        """How products and values between kernels are rounded; "f32" if they are not."""
+        ...
 
     @property
     def shipped(self) -> Choices:
@@ -141,6 +182,10 @@ class Backend(Protocol):
 
         Raises UnsupportedError for a target with nothing to tune, or nothing here to time on.
         """
+        ...
+
+    def launching(self, program: KernelProgram, kernels: Sequence[object]) -> Launching | None:
+        """How the kernels are started; None if they are called one after the other."""
         ...
 
     def print(

@@ -2,7 +2,7 @@
 
 The text of this file from the marker on becomes part of every generated ``model.py``,
 so it imports the standard library and NumPy alone and refers to the tables that the
-printer writes above it: FORMAT, FUNCTIONS, LEAVES, MEMORY_BYTES.
+printer writes above it: FORMAT, FUNCTIONS, SINGLES, LEAVES, MEMORY_BYTES, STEPS_PER_LAUNCH.
 """
 
 # ruff: noqa: E402
@@ -13,6 +13,7 @@ FUNCTIONS: dict[str, dict[str, Any]] = {}
 SINGLES: dict[str, dict[str, Any]] = {}
 LEAVES: dict[str, dict[str, Any]] = {}
 MEMORY_BYTES: int = 0
+STEPS_PER_LAUNCH: int = 1
 
 # --- from here on: part of every generated module -------------------------------------------
 
@@ -82,6 +83,8 @@ class Program:
         self.memory = _aligned(MEMORY_BYTES)
         self._arena = _aligned(0)
         self._bound: dict[Any, Any] = {}
+        #: function -> what it was last bound to: calls mostly come again as they were
+        self._latest: dict[str, Any] = {}
         self._leaves = {
             name: view(self.memory, leaf["dtype"], leaf["offset"], leaf["shape"], leaf["strides"])
             for name, leaf in LEAVES.items()
@@ -100,30 +103,52 @@ class Program:
 
     def call(self, function: str, inputs: Arrays) -> Arrays:
         """Run a function by name."""
-        bound = self._bound.get((function, *(v.shape for v in map(np.asarray, inputs.values()))))
+        latest = self._latest.get(function)
+        if latest is not None and len(inputs) == len(latest[1]):
+            run, staged, outputs = latest
+            values = []
+            for name, shape, dtype, limit in staged:
+                value = inputs.get(name)
+                if value.__class__ is not np.ndarray or value.dtype is not dtype:
+                    break
+                if value.shape != shape or (limit and not _below(value, limit)):
+                    break
+                values.append(value)
+            else:
+                run(*values)
+                return {name: value.copy() for name, value in outputs}
+        return self._call(function, inputs, 0)
+
+    def _call(self, function: str, inputs: Arrays, steps: int) -> Arrays:
+        """The same for any inputs, or for so many steps at once on stacked inputs.
+
+        Binds what is new, converts, says what does not fit.
+        """
+        shapes = (v.shape for v in map(np.asarray, inputs.values()))
+        bound = self._bound.get((function, steps, *shapes))
         if bound is None:
-            bound = self._bind(function, inputs)
+            bound = self._bind(function, inputs, steps)
+        if not steps:
+            self._latest[function] = bound
         run, staged, outputs = bound
         values = []
-        for name, target, limit in staged:
+        for name, shape, dtype, limit in staged:
             try:
                 value = inputs[name]
             except KeyError:
                 raise self._unfit(function, inputs) from None
-            if value.__class__ is not np.ndarray or value.dtype != target.dtype:
-                value = _convert(name, value, target.dtype)
-            if value.shape != target.shape:
+            if value.__class__ is not np.ndarray or value.dtype != dtype:
+                value = _convert(name, value, dtype)
+            if value.shape != shape:
                 raise self._unfit(function, inputs)
-            if limit and value.size and (value.min() < 0 or value.max() >= limit):
+            if limit and not _below(value, limit):
                 raise _error(
                     f"input {name!r} has an element out of range",
                     got=f"{value.min()}..{value.max()}",
                     expected=f"0..{limit - 1}",
                 )
             values.append(value)
-        # what overflows shows in the results; the loss is checked for it
-        with np.errstate(all="ignore"):
-            run(*values)
+        run(*values)
         return {name: value.copy() for name, value in outputs}
 
     def _unfit(self, function: str, inputs: Arrays) -> ModelError:
@@ -133,22 +158,27 @@ class Program:
             return error
         return _error(f"{function}: the inputs do not fit")
 
-    def _bind(self, function: str, inputs: Arrays) -> Any:
-        dims = _sizes(function, inputs)
+    def _bind(self, function: str, inputs: Arrays, steps: int) -> Any:
+        one = {n: np.asarray(v)[0] for n, v in inputs.items()} if steps else inputs
+        dims = _sizes(function, one)
         spec = FUNCTIONS[function]
         need = self.peak_bytes(function, **dims)
         if function in SINGLES and all(size == 1 for size in dims.values()):
             spec, dims = SINGLES[function], {}
         if need > self._arena.nbytes:
-            self._arena, self._bound = _aligned(need), {}
-        run, staged, outputs = spec["bind"](self._arena, self.memory, **dims)
+            self._arena, self._bound, self._latest = _aligned(need), {}, {}
+        several = {"steps": steps} if steps else {}
+        run, staged, outputs = spec["bind"](self._arena, self.memory, **dims, **several)
         bound = (
             run,
-            [(n, staged[n], spec["inputs"][n]["limit"]) for n in spec["inputs"]],
+            [
+                (n, staged[n].shape, staged[n].dtype, spec["inputs"][n]["limit"])
+                for n in spec["inputs"]
+            ],
             list(outputs.items()),
         )
         shapes = (np.asarray(v).shape for v in inputs.values())
-        self._bound[function, *shapes] = bound
+        self._bound[function, steps, *shapes] = bound
         return bound
 
     def infer(self, **inputs: Any) -> Arrays:
@@ -162,14 +192,41 @@ class Program:
     def train_step(self, **inputs: Any) -> Arrays:
         """Forward, loss, backward, update. Raises ModelError if the loss is not finite."""
         result = self.call("train_step", inputs)
-        loss = result.get("loss")
-        if loss is not None and not math.isfinite(loss):
-            raise _error(
-                "the loss is not finite",
-                got=float(loss),
-                hint="lower the learning rate, or look for inputs that are not finite",
-            )
+        _check_loss(result.get("loss"))
         return result
+
+    def train_steps(self, **inputs: Any) -> Arrays:
+        """Training steps on inputs stacked along a new first axis; results are stacked, too.
+
+        The same as ``train_step`` on each of them in order. Where the target starts several
+        steps at once, STEPS_PER_LAUNCH of them are; what is left over runs step by step.
+        Raises ModelError if a loss is not finite, which is only seen when its launch has ended.
+        """
+        arrays = {name: np.asarray(value) for name, value in inputs.items()}
+        counts = {value.shape[0] if value.ndim else 0 for value in arrays.values()}
+        if len(counts) != 1 or not min(counts):
+            raise _error(
+                "train_steps: the inputs are not stacked",
+                got=", ".join(f"{n} {list(v.shape)}" for n, v in arrays.items()) or "none",
+                expected="the same number of steps, 1 or more, as first axis of every input",
+            )
+        (count,) = counts
+        at_once = FUNCTIONS.get("train_step", {}).get("at_once", 0)
+        parts: dict[str, list[Any]] = {}
+        step = 0
+        while step < count:
+            size = at_once if at_once and count - step >= at_once else 1
+            if size > 1:
+                part = {name: value[step : step + size] for name, value in arrays.items()}
+                found = self._call("train_step", part, size)
+            else:
+                one = {name: value[step] for name, value in arrays.items()}
+                found = {n: v[None] for n, v in self.call("train_step", one).items()}
+            _check_loss(found.get("loss"), step)
+            for name, value in found.items():
+                parts.setdefault(name, []).append(value)
+            step += size
+        return {name: np.concatenate(values) for name, values in parts.items()}
 
     @property
     def arena_bytes(self) -> int:
@@ -250,11 +307,30 @@ class Program:
         return dump_weights(values)
 
 
+def _check_loss(loss: Any, step: int | None = None) -> None:
+    """Raise ModelError if a loss is not finite; of several, the first step's is ``step``."""
+    if loss is None or np.isfinite(loss).all():
+        return
+    at = int(np.argmin(np.isfinite(loss))) if step is not None else 0
+    raise _error(
+        "the loss is not finite",
+        got=float(loss if step is None else loss[at]),
+        expected=None if step is None else f"a finite one in step {step + at} of the call",
+        hint="lower the learning rate, or look for inputs that are not finite",
+    )
+
+
 def _aligned(count: int) -> np.ndarray[Any, Any]:
     """Zeroed bytes that start on a cache line."""
     raw = np.zeros(count + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + count]
+
+
+def _below(value: np.ndarray[Any, Any], limit: int) -> bool:
+    """True if all elements are in 0..limit-1. Without their sign, negative ones are large."""
+    unsigned = value.view(f"u{value.itemsize}")
+    return not value.size or bool(unsigned.max() < limit)
 
 
 def _convert(name: str, value: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:

@@ -23,7 +23,10 @@ __all__ = ["RESERVED", "FunctionText", "comment", "dim_names", "dtype_name", "fu
 _MARKER = "# --- from here on: part of every generated module"
 
 #: words that a dim may not be called in generated code
-RESERVED = frozenset(dir(builtins)) | {"np", "view", "blocks", "arena", "memory", "run"}
+RESERVED = frozenset(dir(builtins)) | {
+    "np", "view", "blocks", "arena", "memory", "run", "steps", "tiles", "pointers", "launches",
+    "inputs", "outputs",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,11 @@ def comment(text: str) -> str:
     return safe if len(safe) <= 240 else safe[:237] + "..."
 
 
-def function_entry(name: str, program: KernelProgram, peak: Size) -> str:
-    """The function's line in the module's table."""
+def function_entry(name: str, program: KernelProgram, peak: Size, at_once: int = 1) -> str:
+    """The function's line in the module's table.
+
+    With ``at_once`` its bind function takes so many steps, too: arguments and results stacked.
+    """
     names = dim_names(program.dims)
     dims = {n: (d.lo, d.hi) for n, d in program.dims.items()}
     renamed = {names[n]: r for n, r in dims.items()}
@@ -96,7 +102,8 @@ def function_entry(name: str, program: KernelProgram, peak: Size) -> str:
         f"        'dims': {renamed!r},\n"
         f"        'inputs': {inputs!r},\n"
         f"        'outputs': {outputs!r},\n"
-        f"    }},"
+        + (f"        'at_once': {at_once},\n" if at_once > 1 else "")
+        + "    },"
     )
 
 
@@ -121,11 +128,13 @@ def print_module(
     tables: Sequence[str] = (),
     imports: Sequence[str] = (),
     start: str = "",
+    steps: int = 1,
 ) -> str:
     """The whole of ``model.py``.
 
     ``helpers`` are functions whose source becomes part of it, ``tables`` more definitions,
-    ``imports`` modules of the standard library that they need, ``start`` what runs last.
+    ``imports`` modules of the standard library that they need, ``start`` what runs last, ``steps``
+    how many training steps belong together.
     """
     literals: dict[str, Buffer] = {}
     for f in functions:
@@ -149,6 +158,7 @@ def print_module(
         ),
         "LEAVES = {\n" + "\n".join(_leaf(leaf) for leaf in leaves) + "\n}",
         f"MEMORY_BYTES = {memory_bytes}",
+        f"STEPS_PER_LAUNCH = {steps}",
         _host_body(),
         *([start] if start else []),
         'if __name__ == "__main__":\n    print(describe())',

@@ -36,7 +36,7 @@ def first_numbers(buffer: Buffer, count: int, rng: np.random.Generator) -> Array
 
     Integers are 0, which is an index into anything.
     """
-    dtype = buffer.dtype.numpy
+    dtype = buffer.dtype.held
     if buffer.data:
         return np.frombuffer(buffer.data, dtype).copy()
     if buffer.dtype.is_float:

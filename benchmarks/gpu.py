@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py --json gpu.json --markdown gpu.md        # all of it, within 9 minutes
     python benchmarks/gpu.py --cases lenet5:64,mlp:128 --peers brickc-tf32,torch-graph
+    python benchmarks/gpu.py --cases lenet5:64 --peers brickc-tf32-launches,brickc-tf32-x8
     python benchmarks/gpu.py --check-only
 
 Needs python, torch, triton, numpy, sympy, networkx and this checkout; JAX if it is there. A
@@ -34,7 +35,7 @@ PEERS = (
 RATE, MOMENTUM = 1e-4, 0.9
 
 #: the floor's rates on an H100: operations a second by precision, bytes a second
-RATES = {"tf32": 400e12, "f32": 60e12}
+RATES = {"tf32": 400e12, "f32": 60e12, "bf16": 800e12, "f16": 800e12}
 BYTES = 3.0e12
 
 #: largest relative difference of first losses that rounding to tf32 explains
@@ -43,7 +44,7 @@ SAME = 1e-2
 #: what is compared on the device with brickc's NumPy backend in float64: network, batch
 CHECKED = (("mlp", 8), ("lenet5", 4), ("lenet", 4), ("alexnet2012", 2))
 #: relative error of losses, and of parameters after some steps, by precision
-ALLOWED = {"f32": (1e-4, 1e-4), "tf32": (1e-2, 2e-2)}
+ALLOWED = {"f32": (1e-4, 1e-4), "tf32": (1e-2, 2e-2), "bf16": (5e-2, 5e-2), "f16": (1e-2, 2e-2)}
 
 
 # -- a peer's process ------------------------------------------------------------------------------
@@ -63,18 +64,24 @@ def batch_of(network: str, batch: int) -> tuple[Any, Any]:
     return examples(NETWORKS[network], batch)
 
 
-def brickc_step(network: str, batch: int, precision: str) -> dict[str, Any]:
-    """One step as the device does it: inputs are there, the loss stays there."""
+def brickc_step(network: str, batch: int, precision: str, *more: str) -> dict[str, Any]:
+    """One step as the device does it: inputs are there, the loss stays there.
+
+    ``more`` may hold a form, launches or persistent, and "x8": 8 steps a launch.
+    """
+    import numpy as np
     from ours import OPTIONS, set_parameters
 
     import brickc as bc
     from brickc.ir.dims import hint
 
+    at_once = max([int(word[1:]) for word in more if word[0] == "x"], default=1)
+    target = ",".join([f"triton:{precision}", *(word for word in more if word[0] != "x")])
     options = OPTIONS.get(network, {})
     model = bc.zoo.model(network, batch=bc.Dim("N", 1, max(1024, batch), batch), **options)
     program = bc.compile(
-        model, f"triton:{precision}", optimizer=bc.SGD(RATE, momentum=MOMENTUM),
-        functions=["train_step"],
+        model, target, optimizer=bc.SGD(RATE, momentum=MOMENTUM), functions=["train_step"],
+        steps_per_launch=at_once,
     )  # fmt: skip
     set_parameters(program, network)
     x, t = batch_of(network, batch)
@@ -83,12 +90,15 @@ def brickc_step(network: str, batch: int, precision: str) -> dict[str, Any]:
     started = time.perf_counter()
     program.train_step(x=x, t=t)
     call = time.perf_counter() - started
-    (bound,) = program._program._bound.values()
+    if at_once > 1:
+        for _ in range(2):
+            program.train_steps(x=np.stack([x] * at_once), t=np.stack([t] * at_once))
+    *_, bound = program._program._bound.values()
     kernels = program.compiled.functions["train_step"].program.kernels
     floor = sum(max(k.flops / RATES[precision], hint(k.bytes_moved) / BYTES) for k in kernels)
     return {
         "step": bound[0].start, "loss": loss, "floor_s": floor, "call_s": call,
-        "launches": len(bound[0].launches),
+        "launches": len(bound[0].launches), "steps": at_once,
     }  # fmt: skip
 
 
@@ -199,13 +209,16 @@ def child(peer: str, case: str, device: str, seconds: float) -> dict[str, Any]:
         found = jax_step(network, int(batch))
     elif peer.startswith("brickc-"):
         see_the_checkout()
-        found = brickc_step(network, int(batch), peer.removeprefix("brickc-"))
+        found = brickc_step(network, int(batch), *peer.removeprefix("brickc-").split("-"))
     else:
         found = torch_step(network, int(batch), peer, device)
     step = found.pop("step")
     wait = found.pop("wait", None) or _synchronize(device)
     result = {"peer": peer, "case": case, "build_s": time.perf_counter() - started, **found}
-    return {**result, **timed(step, wait, seconds)}
+    times = timed(step, wait, seconds)
+    for key in ("median_s", "least_s"):
+        times[key] /= found.get("steps", 1)
+    return {**result, **times}
 
 
 def _synchronize(device: str) -> Callable[[], Any]:
@@ -329,6 +342,7 @@ def main() -> None:
     parser.add_argument("--check-only", action="store_true")
     parser.add_argument("--no-check", action="store_true")
     parser.add_argument("--checks", default=",".join(f"{n}:{b}" for n, b in CHECKED))
+    parser.add_argument("--precisions", default="f32,tf32", help=f"some of {', '.join(ALLOWED)}")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"),
                         help="cpu: go through all of it, measure nothing")  # fmt: skip
     parser.add_argument("--json", type=Path)
@@ -360,7 +374,7 @@ def main() -> None:
 
     failed = False
     for case in given.checks.split(",") if not given.no_check else ():
-        for precision in ALLOWED:
+        for precision in given.precisions.split(","):
             row = run_child(["--child-check", case, precision],
                             min(60, until - time.monotonic()), given.device)  # fmt: skip
             row = {"network": case.partition(":")[0], "precision": precision, **row}

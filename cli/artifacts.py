@@ -21,12 +21,14 @@ from .options import (
     OptimizerOption,
     Ranges,
     Shapes,
+    Steps,
     Target,
+    VendorLibraries,
     model_of,
     program_of,
     write_stages,
 )
-from .tuning import print_tuning, tuning_bar, tuning_report
+from .tuning import libraries_report, print_libraries, print_tuning, tuning_bar, tuning_report
 
 if TYPE_CHECKING:
     from ..runtime.executable import Executable
@@ -62,7 +64,9 @@ def compile_command(
         ),
     ] = None,
     loss: Loss = None,
+    steps_per_launch: Steps = 1,
     numerics: Numerics = "strict",
+    vendor_libraries: VendorLibraries = "off",
     as_json: Json = False,
 ) -> None:
     """Compile MODEL to a folder that runs without brickc."""
@@ -71,7 +75,7 @@ def compile_command(
         with tuning_bar(tune, as_json) as progress:
             program = program_of(
                 model, target, shape, range_, optimizer, function, memory_limit, seed, loss,
-                tune, progress, numerics,
+                tune, progress, steps_per_launch, numerics, vendor_libraries,
             )  # fmt: skip
         compiled = time.perf_counter() - started
         if emit == "source":
@@ -96,11 +100,15 @@ def compile_command(
         }
         if program.tuning is not None:
             report["tuning"] = tuning_report(program.tuning)
+        if vendor_libraries == "on":
+            report["vendor_libraries"] = libraries_report(program)
         if as_json:
             print_json(report)
             return
         if program.tuning is not None:
             print_tuning(program.tuning)
+        if vendor_libraries == "on":
+            print_libraries(program)
         out.print(f"{output}: compiled for {program.compiled.target} in {compiled:.2f} s",
                    markup=False)  # fmt: skip
         out.print(program.describe(), markup=False)

@@ -19,6 +19,7 @@ from .options import (
     Ranges,
     Shapes,
     Target,
+    VendorLibraries,
     default_function,
     model_of,
     program_of,
@@ -120,14 +121,16 @@ def explain(
     timed: Annotated[
         bool, typer.Option("--time", help="Run it: time and rates of every kernel (target c).")
     ] = False,
+    vendor_libraries: VendorLibraries = "off",
     as_json: Json = False,
 ) -> None:
     """Kernels, bytes, FLOPs and peak memory of MODEL; what fused, and why the rest did not."""
     with reported(as_json):
         wanted = function or default_function(model, "kernels", shape, range_)
         program = program_of(
-            model, target, shape, range_, optimizer, [wanted], None, 0, numerics=numerics
-        )
+            model, target, shape, range_, optimizer, [wanted], None, 0, numerics=numerics,
+            vendor_libraries=vendor_libraries,
+        )  # fmt: skip
         report = program.explain(wanted)[wanted]
         if timed:
             _times(program, wanted, as_json)
@@ -148,6 +151,10 @@ def explain(
         out.print(table)
         if program.gpu_kernels:
             out.print(_gpu_table(program.gpu_kernels))
+        if report["launching"]:
+            how = report["launching"]
+            out.print(f"{how['form']} ({how['launches']} launches, {how['stages']} stages): "
+                      f"{how['reason']}", markup=False)  # fmt: skip
         sizes = ", ".join(f"{n}={v}" for n, v in report["dims"].items())
         out.print(
             f"{wanted} at {sizes or 'fixed sizes'}: {report['kernels_before_fusion']} kernels "

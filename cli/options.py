@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ..program import Program
 
 __all__ = ["OPTIMIZER", "Json", "Loss", "ModelArg", "Numerics", "OptimizerOption", "Ranges",
-           "Shapes", "Target", "default_function", "model_of", "program_of",
-           "write_stages"]  # fmt: skip
+           "Shapes", "Steps", "Target", "VendorLibraries", "default_function", "model_of",
+           "program_of", "write_stages"]  # fmt: skip
 
 ModelArg = Annotated[
     str,
@@ -44,6 +44,19 @@ OPTIMIZER = "sgd:lr=0.01"
 OptimizerOption = Annotated[
     str, typer.Option("--optimizer", help="e.g. sgd:lr=0.1,momentum=0.9 or adam:lr=0.001.")
 ]
+Steps = Annotated[
+    int,
+    typer.Option(
+        "--steps-per-launch",
+        min=1,
+        help="Training steps that train_steps carries out at a time; a GPU starts them at once.",
+    ),
+]
+VendorLibraries = Annotated[
+    str,
+    typer.Option("--vendor-libraries", metavar="on|off",
+                 help="Target triton: cuBLAS and cuDNN through torch, where they are faster."),
+]  # fmt: skip
 Loss = Annotated[
     str | None,
     typer.Option("--loss", help="Add a loss: softmax, square or logistic, or softmax:OUTPUT."),
@@ -87,12 +100,16 @@ def program_of(
     loss: str | None = None,
     tune: float | None = None,
     tune_progress: Callable[[float, str], None] | None = None,
+    steps: int = 1,
     numerics: str = "strict",
+    vendor_libraries: str = "off",
 ) -> Program:
     from ..compiler.optimizers import parse_optimizer
     from ..program import compile
     from ..solving import runs_solver, solver_optimizer
 
+    if vendor_libraries not in ("on", "off"):
+        raise UsageError("unknown --vendor-libraries", got=vendor_libraries, expected="on or off")
     # without the option a solver brings its own optimizer
     own = not optimizer and runs_solver(spec)
     return compile(
@@ -101,10 +118,12 @@ def program_of(
         optimizer=solver_optimizer(spec) if own else parse_optimizer(optimizer or OPTIMIZER),
         functions=functions,
         memory_limit=_bytes(memory_limit),
+        steps_per_launch=steps,
         seed=seed,
         tune=tune,
         tune_progress=tune_progress,
         numerics=numerics,
+        vendor_libraries=vendor_libraries == "on",
     )
 
 

@@ -20,6 +20,7 @@ from .options import (
     OptimizerOption,
     Ranges,
     Shapes,
+    Steps,
     Target,
     program_of,
     write_stages,
@@ -48,6 +49,7 @@ def train(
     ] = None,
     dump_ir: Annotated[Path | None, typer.Option(help="Write every stage as text.")] = None,
     loss: Loss = None,
+    steps_per_launch: Steps = 1,
     numerics: Numerics = "strict",
     shape: Shapes = None,
     range_: Ranges = None,
@@ -72,6 +74,9 @@ def train(
         only = _given(context, ("epochs", "batch", "optimizer"))
         solver_only = _given(context, ("max_iter", "net", "root", "weights"))
         if runs_solver(model):
+            if steps_per_launch > 1:
+                raise UsageError("--steps-per-launch: a solver sets the rate of every iteration",
+                                 hint="its steps run one by one")  # fmt: skip
             if only:
                 raise UsageError(f"{', '.join(only)}: a solver says this itself",
                                  hint="--max-iter bounds the iterations")  # fmt: skip
@@ -86,9 +91,8 @@ def train(
         from ..training import ModelData
 
         started = time.perf_counter()
-        program = program_of(
-            model, target, shape, range_, optimizer, None, None, seed, loss, numerics=numerics
-        )
+        program = program_of(model, target, shape, range_, optimizer, None, None, seed, loss,
+                             steps=steps_per_launch, numerics=numerics)  # fmt: skip
         compile_seconds = time.perf_counter() - started
         dataset = load_data(data or "digits")
         source = ModelData.of(program.compiled.model, dataset, batch, seed)

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ..backends.triton.strategies.vendor import RULE
 from .console import err, out
 
 if TYPE_CHECKING:
+    from ..program import Program
     from ..tuning import Outcome
 
-__all__ = ["print_tuning", "tuning_bar", "tuning_report"]
+__all__ = ["libraries_report", "print_libraries", "print_tuning", "tuning_bar", "tuning_report"]
 
 
 @contextmanager
@@ -79,6 +81,25 @@ def print_tuning(outcome: Outcome) -> None:
         f"measured: {before * 1e6:,.0f} µs as the cost model has them, {after * 1e6:,.0f} µs as "
         f"chosen", markup=False,
     )  # fmt: skip
+
+
+def libraries_report(program: Program) -> dict[str, Any]:
+    """How many kernels torch carries out of those that it could, and who decided that."""
+    decided = [
+        dict(made.choice.values)["library"]
+        for f in program.compiled.functions.values()
+        for made in f.kernels
+        if "library" in dict(made.choice.values)
+    ]
+    by = "the tuner's timings, else the rule" if program.compiled.choices else "the rule"
+    return {"torch": decided.count("torch"), "of": len(decided), "by": by, "rule": RULE}
+
+
+def print_libraries(program: Program) -> None:
+    """The same as a line."""
+    found = libraries_report(program)
+    out.print(f"vendor libraries: {found['torch']} of {found['of']} products and convolutions; "
+              f"by {found['by']}: {found['rule']}", markup=False)  # fmt: skip
 
 
 def _known(seconds: float) -> float | None:

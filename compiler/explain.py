@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..ir.dims import evaluate, hint
@@ -36,12 +36,18 @@ def statistics(
 
 
 def explain(
-    name: str, graph: Graph, fusion: Fusion, program: KernelProgram, plan: MemoryPlan
+    name: str,
+    graph: Graph,
+    fusion: Fusion,
+    program: KernelProgram,
+    plan: MemoryPlan,
+    launching: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One function: statistics, a row per kernel, the reason of every edge."""
     return {
         "function": name,
         **statistics(graph, fusion, program, plan),
+        "launching": launching,
         "table": [
             {
                 "kernel": k.name,
@@ -80,16 +86,36 @@ def fusion_text(graph: Graph, fusion: Fusion) -> str:
     return "\n".join(lines) + "\n"
 
 
-def schedule_text(program: KernelProgram, plan: MemoryPlan, layouts: Layouts, graph: Graph) -> str:
-    """Order of kernels, layout of stored values, and where every buffer lies and when."""
-    lines = [f"peak {plan.peak} bytes; side by side {plan.total} bytes", "", "order:"]
-    lines += [f"  {k:3} {kernel.name} ({kernel.kind})" for k, kernel in enumerate(program.kernels)]
+def schedule_text(
+    program: KernelProgram,
+    plan: MemoryPlan,
+    layouts: Layouts,
+    graph: Graph,
+    launching: Mapping[str, Any] | None = None,
+) -> str:
+    """Order of kernels, layout of stored values, and where every buffer lies and when.
+
+    ``launching`` is how a backend starts the kernels: its form, the reason, and stages.
+    """
+    lines = [f"peak {plan.peak} bytes; side by side {plan.total} bytes"]
+    if plan.apart:
+        own = ", ".join(f"{n} ({size})" for n, size in plan.apart.items())
+        lines.append(f"bytes that each step of several has of its own: {own}")
+    word = "kernel"
+    if launching is not None:
+        word = "stage"
+        lines.append(f"{launching['form']}, {launching['stages']} stages: {launching['reason']}")
+    lines += ["", "order:" if word == "kernel" else "order, and the stages of each kernel:"]
+    for k, kernel in enumerate(program.kernels):
+        first, last = plan.moments[k]
+        stage = "" if word == "kernel" else f" {first}..{last}" if first != last else f" {first}"
+        lines.append(f"  {k:3}{stage} {kernel.name} ({kernel.kind})")
     lines += ["", "layouts (outermost axis first):"]
     for node in graph.nodes():
         if layouts.owns(node.id) and node.type.rank > 1:
             order = layouts.placed[node.id].order(node.type)
             lines.append(f"  {node}: {node.type} {list(order)}")
-    lines += ["", "arena (offset, bytes, first and last kernel):"]
+    lines += ["", f"arena (offset, bytes, first and last {word}):"]
     for name, (first, last) in sorted(plan.lifetimes.items(), key=lambda t: (t[1], t[0])):
         size = program.buffers[name].nbytes if name in program.buffers else "scratch"
         lines.append(f"  {name}: {plan.offsets[name]}, {size}, {first}..{last}")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..ir.brick import Leaf, View
-from ..ir.bricks.convert import Cast, StopGradient
+from ..ir.bricks.convert import Cast, StopGradient, is_rounding, is_widening
 from ..ir.bricks.elementwise import Elementwise
 from ..ir.bricks.placement import Copy
 from ..ir.bricks.reduce import ReduceMax, ReduceMin, ReduceSum
@@ -74,7 +74,7 @@ def is_kernel_node(node: Node, layouts: Layouts) -> bool:
     """True unless the node costs nothing: a leaf, a literal, a view of another's memory."""
     if isinstance(node.brick, SOURCES):
         return False
-    return not (isinstance(node.brick, View) and not layouts.owns(node.id))
+    return not layouts.shares(node)
 
 
 def is_map(node: Node) -> bool:
@@ -114,10 +114,11 @@ def _readers(graph: Graph, leaf: int) -> set[int]:
     found: set[int] = set()
     stack = [leaf]
     while stack:
-        for user, _ in graph.users(stack.pop()):
+        node = graph.node(stack.pop())
+        for user, _ in graph.users(node.id):
             if user.id not in found:
                 found.add(user.id)
-                if isinstance(user.brick, View):
+                if isinstance(user.brick, View) or is_widening(user.brick, node.type):
                     stack.append(user.id)
     return found
 
@@ -213,6 +214,12 @@ class _Fuser:
                     placed.add(node.id)
                     order.append(node)
                     stack.pop()
+                    # its half is stored by the same kernel, before a reduction takes that over
+                    stack.extend(
+                        user
+                        for user, _ in reversed(self.graph.users(node.id))
+                        if is_rounding(user.brick, node.type) and user.id not in placed
+                    )
 
         for node in nodes:
             visit(node)
@@ -230,6 +237,9 @@ class _Fuser:
             if not is_kernel_node(operand, self.layouts):
                 if isinstance(operand.brick, View):
                     self._say(source, node.id, False, "read through a view of memory")
+                elif isinstance(operand.brick, Cast):
+                    kept = self.graph.node(operand.operands[0]).type.dtype
+                    self._say(source, node.id, False, f"kept as {kept} between kernels")
                 continue
             number = self.group_of[operand.id]
             found.setdefault(number, (self.groups[number], source))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from ..ir.brick import Leaf, Parameter, State, View
 from ..ir.bricks.contract import Contract
+from ..ir.bricks.convert import Cast, is_rounding, is_widening
 from ..ir.bricks.convolution import Convolution, ConvolutionInputGrad, ConvolutionWeightGrad
 from ..ir.bricks.elementwise import Elementwise
 from ..ir.bricks.placement import Copy, Prefer
@@ -40,7 +41,8 @@ from ..ir.bricks.window import (
     WindowSum,
     WindowSumGrad,
 )
-from ..ir.dims import Size, hint
+from ..ir.dims import Size, hint, product
+from ..ir.dtypes import DType
 from ..ir.graph import Graph, Node
 from ..ir.kernel.memory import contiguous_strides
 from ..ir.types import TensorType
@@ -48,6 +50,13 @@ from ..ir.types import TensorType
 __all__ = ["Layouts", "Placed", "broadcast_strides", "choose_layouts", "reshaped_strides"]
 
 Order = tuple[int, ...]
+
+#: most weights of a convolution of one example that has its channels innermost
+_CHANNEL_WEIGHTS = 2**17
+
+#: bytes of a matrix that fills a good part of a cache, and of a cache line
+_LARGE_MATRIX = 2**18
+_LINE = 64
 
 _WINDOWS = (WindowSum, WindowSumGrad, WindowMax, WindowMaxScatter, WindowMaxGather)
 _REDUCTIONS = (ReduceSum, ReduceMax, ReduceMin, ArgMax, ArgMin)
@@ -75,6 +84,10 @@ class Layouts:
     def owns(self, id: int) -> bool:
         """True if the value has memory of its own (if it is stored at all)."""
         return self.placed[id].root == id
+
+    def shares(self, node: Node) -> bool:
+        """True for a view of another value's memory, or a half that is widened when it is read."""
+        return isinstance(node.brick, View | Cast) and not self.owns(node.id)
 
 
 def broadcast_strides(
@@ -111,19 +124,34 @@ def stride_order(shape: Sequence[Size], strides: Sequence[Size]) -> Order:
 
 
 def choose_layouts(
-    graph: Graph, fixed: Mapping[str, Order] | None = None, policy: str = "batch innermost"
+    graph: Graph,
+    fixed: Mapping[str, Order] | None = None,
+    policy: str = "batch innermost",
+    *,
+    widens: bool = False,
+    apart_bytes: int = 0,
 ) -> Layouts:
     """Places for all values of a graph.
 
     ``fixed`` gives orders of parameters and states by name, decided by another function
-    that shares them. ``policy`` is the target's, see ``Capabilities.layout``.
+    that shares them. ``policy`` and ``apart_bytes`` are the target's, see ``Capabilities``.
+    ``widens`` says that it reads halves as f32.
     """
-    return _Chooser(graph, fixed or {}, policy).run()
+    return _Chooser(graph, fixed or {}, policy, widens, apart_bytes).run()
 
 
 class _Chooser:
-    def __init__(self, graph: Graph, fixed: Mapping[str, Order], policy: str) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        fixed: Mapping[str, Order],
+        policy: str,
+        widens: bool,
+        apart_bytes: int,
+    ) -> None:
         self.graph = graph
+        self.widens = widens
+        self.apart_bytes = apart_bytes
         self.fixed = fixed
         self.row_major = policy == "row major"
         self.channels_last = policy == "channels last"
@@ -165,7 +193,7 @@ class _Chooser:
             return i
 
         for node in self.nodes:
-            if isinstance(node.brick, Elementwise):
+            if isinstance(node.brick, Elementwise) or self._is_half(node):
                 for operand in self.graph.operands(node):
                     if operand.type.shape == node.type.shape:
                         parent[find(operand.id)] = find(node.id)
@@ -210,10 +238,16 @@ class _Chooser:
         BLAS is up to twice as fast on tall results, and reads transposed weights as fast.
         """
         for user, position in self.graph.users(leaf.id):
+            if self._is_half(user):
+                found = self._contraction_order(user)
+                if found is not None:
+                    return found
             if self.channels_last:
                 if isinstance(user.brick, Convolution) and position == 1:
                     return _channels_last(leaf.type.rank)
                 continue
+            if position == 1 and self._channels_in_lanes(user):
+                return _batch_innermost(leaf.type.rank)
             if not isinstance(user.brick, Contract):
                 continue
             other = self.graph.node(user.operands[1 - position])
@@ -254,6 +288,8 @@ class _Chooser:
                     through = _through_reshape(self.graph.node(node.operands[0]), node, want)
                     if through is not None:
                         self._wish(node.operands[0], through)
+                case Cast() if self._is_half(node):
+                    self._wish_equal(node, want)
                 case Elementwise() | Pad() | Slice() | Reverse() | Concat() | Copy():
                     self._wish_equal(node, want)
                 case _ if isinstance(brick, _WINDOWS):
@@ -289,6 +325,9 @@ class _Chooser:
             strides = tuple(1 if a == brick.axis else 0 for a in range(node.type.rank))
             self.placed[node.id] = Placed(node.id, 0, strides)
             return
+        if self.widens and self._is_half(node) and node.type.dtype is DType.F32:
+            self.placed[node.id] = self.placed[node.operands[0]]
+            return
         if isinstance(brick, View):
             operand = self.graph.node(node.operands[0])
             at = self.placed[operand.id]
@@ -300,7 +339,24 @@ class _Chooser:
 
     def _place_root(self, node: Node, order: Order) -> None:
         strides = contiguous_strides(node.type.shape, order)
+        if isinstance(node.brick, Parameter | State):
+            strides = self._apart(node.type, order, strides)
         self.placed[node.id] = Placed(node.id, 0, strides)
+
+    def _apart(self, type: TensorType, order: Order, strides: tuple[Size, ...]) -> tuple[Size, ...]:
+        """Strides of a large matrix with a cache line between rows that caches would put together.
+
+        A thread that works on some columns reads a piece of every row; where these are a power of
+        two apart, they share few sets of a cache, which then holds a fraction of what it could.
+        """
+        if not self.apart_bytes or type.rank != 2 or hint(type.nbytes) < _LARGE_MATRIX:
+            return strides
+        outer, item = order[0], type.dtype.itemsize
+        pitch = strides[outer]
+        if not isinstance(pitch, int) or pitch * item % self.apart_bytes:
+            return strides
+        padded = pitch + _LINE // item
+        return tuple(padded if a == outer else s for a, s in enumerate(strides))
 
     def _order(self, node: Node) -> Order:
         brick = node.brick
@@ -324,13 +380,16 @@ class _Chooser:
         want = self.wants.get(node.id)
         if isinstance(brick, _REDUCTIONS):
             return want or self._reduced_order(node)
+        if self._channels_in_lanes(node):
+            return _channels_last(node.type.rank)
         if isinstance(brick, Convolution | ConvolutionInputGrad):
             return self._image(node.type.rank)
         if want is not None:
             return want
         if isinstance(brick, Leaf):
             return _row_major(node)
-        if isinstance(brick, (Elementwise, Pad, Concat, Copy, BroadcastTo, *_WINDOWS)):
+        follows = (Elementwise, Pad, Concat, Copy, BroadcastTo, *_WINDOWS)
+        if isinstance(brick, follows) or self._is_half(node):
             for operand in self.graph.operands(node):
                 if operand.type.shape == node.type.shape or (
                     operand.type.rank == node.type.rank and not isinstance(brick, Elementwise)
@@ -384,9 +443,32 @@ class _Chooser:
         """How convolutions want images [N, C, *S] to lie."""
         return _channels_last(rank) if self.channels_last else _batch_innermost(rank)
 
+    def _is_half(self, node: Node) -> bool:
+        """True for a value in half the bytes of its operand, or in twice as many."""
+        if not isinstance(node.brick, Cast):
+            return False
+        operand = self.graph.node(node.operands[0]).type
+        return is_rounding(node.brick, operand) or is_widening(node.brick, operand)
+
+    def _channels_in_lanes(self, node: Node) -> bool:
+        """True for a convolution of one example whose channels fill vectors better than its rows.
+
+        Not where the weights are so many that they would come from memory for every place.
+        What is computed from such a value element by element, in the same kernel, lies as it does.
+        """
+        if isinstance(node.brick, Elementwise):
+            same = [o for o in self.graph.operands(node) if o.type.shape == node.type.shape]
+            return any(self._channels_in_lanes(o) for o in same)
+        if not isinstance(node.brick, Convolution) or node.type.shape[0] != 1:
+            return False
+        weights = self.graph.node(node.operands[1]).type
+        channels, width = hint(node.type.shape[1]), hint(node.type.shape[-1])
+        few = hint(product(weights.shape)) <= _CHANNEL_WEIGHTS
+        return node.type.rank > 3 and few and channels >= max(8, width)
+
     def _origin(self, node: Node) -> Node:
         """The node that a chain of views and copies starts from."""
-        while isinstance(node.brick, View | Copy):
+        while isinstance(node.brick, View | Copy) or self._is_half(node):
             node = self.graph.node(node.operands[0])
         return node
 

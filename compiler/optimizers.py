@@ -23,6 +23,7 @@ from ..ir.bricks.source import constant as constant_value
 from ..ir.expression import operand
 from ..ir.initializers import Initializer, constant
 from ..ir.value import Value
+from .loss_scaling import LossScale
 
 __all__ = ["OPTIMIZERS", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Optimizer", "RMSProp",
            "formula", "parse_optimizer"]  # fmt: skip
@@ -63,6 +64,8 @@ class Optimizer(ABC):
     ``regularization`` is "l2", which adds λ·w to the gradient, or "l1", which adds λ·sign(w).
     ``accumulate`` makes a step out of that many calls: gradients are added up, clipped, divided
     by their number, and parameters move in the last call alone (Caffe's ``iter_size``).
+    ``loss_scale`` multiplies the loss before it is differentiated, and leaves out steps whose
+    gradients are not finite; targets that keep halves of f16 scale with or without it.
 
     Raises:  UsageError for numbers that make no sense
     """
@@ -73,6 +76,7 @@ class Optimizer(ABC):
     clip_style: str = field(default="torch", kw_only=True)
     regularization: str = field(default="l2", kw_only=True)
     accumulate: int = field(default=1, kw_only=True)
+    loss_scale: LossScale | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         _require(self.lr >= 0, "lr", self.lr, ">= 0")
@@ -394,7 +398,8 @@ OPTIMIZERS: Mapping[str, type[Optimizer]] = {
 def parse_optimizer(text: str) -> Optimizer:
     """The optimizer of a text such as ``sgd:lr=0.1,momentum=0.9,nesterov=true``.
 
-    A pair of numbers is written with a slash: ``adam:lr=0.001,betas=0.9/0.999``.
+    A pair of numbers is written with a slash: ``adam:lr=0.001,betas=0.9/0.999``, and so is a
+    loss scale, where it starts and how many finite steps make it grow: ``loss_scale=1024/2000``.
     Raises UsageError that names what was not understood.
     """
     name, _, rest = text.strip().partition(":")
@@ -440,6 +445,10 @@ def _value(type: str, where: str, text: str) -> object:
             case "tuple[float, float]":
                 first, second = text.split("/")
                 return _number(first), _number(second)
+            case "LossScale | None":
+                first, _, second = text.partition("/")
+                interval = int(second) if second else LossScale.interval
+                return LossScale(_number(first), interval)
             case _:
                 return _number(text)
     except (ValueError, KeyError):
@@ -447,6 +456,7 @@ def _value(type: str, where: str, text: str) -> object:
             "bool": "true or false",
             "int": "a whole number",
             "tuple[float, float]": "two numbers: 0.9/0.999",
+            "LossScale | None": "a scale and a number of steps: 32768/2000",
         }
         raise UsageError(
             f"{where} is not understood", got=repr(text)[:60], expected=form.get(type, "a number")

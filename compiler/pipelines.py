@@ -7,10 +7,12 @@ from functools import partial
 from ..ir.graph import Graph
 from ..ir.kernel.capabilities import Capabilities
 from .differentiate import with_gradients
+from .loss_scaling import SCALED, scale_loss
 from .optimize.canonicalise import canonicalise
 from .optimize.expand import expand
 from .optimize.join_optimizer import join_gradients
 from .optimize.legalise_convolution import legalise_convolution
+from .optimize.mixed_precision import keep_halves
 from .optimize.own_updates import own_updates
 from .optimize.simplify import simplify
 from .optimize.specialise import specialise
@@ -48,8 +50,19 @@ def inference_pipeline() -> Pipeline:
 def training_pipeline(loss: str, optimizer: Optimizer, *, runtime_lr: bool = True) -> Pipeline:
     """Forward, loss, backward and update as one graph: function ``train_step``."""
 
+    scaling = optimizer.loss_scale
+    scale: tuple[Pass, ...] = ()
+    if scaling is not None:
+        scale = (
+            Pass(
+                "scale loss",
+                partial(scale_loss, loss=loss, scaling=scaling),
+                "right before differentiate, which then scales every gradient",
+            ),
+        )
+
     def differentiate(graph: Graph) -> Graph:
-        return with_gradients(graph, loss, trained_only=True)
+        return with_gradients(graph, SCALED if scaling else loss, trained_only=True)
 
     def join_optimizer(graph: Graph) -> Graph:
         return join_gradients(graph, optimizer, runtime_lr=runtime_lr)
@@ -73,6 +86,7 @@ def training_pipeline(loss: str, optimizer: Optimizer, *, runtime_lr: bool = Tru
                 "before differentiate, which then finds a rule for every brick; composites with a "
                 "better rule of their own stay whole until it has been used",
             ),
+            *scale,
             Pass(
                 "differentiate",
                 differentiate,
@@ -127,4 +141,12 @@ def target_pipeline(capabilities: Capabilities) -> Pipeline:
         own_updates,
         "very last: merging equal nodes could give two updates one value again",
     )
-    return Pipeline(capabilities.name, (*passes, owned))
+    passes = (*passes, owned)
+    if capabilities.half is not None:
+        kept = Pass(
+            "keep halves",
+            partial(keep_halves, capabilities=capabilities),
+            "after the very last: which values reach memory is only known of the finished graph",
+        )
+        passes = (*passes, kept)
+    return Pipeline(capabilities.name, passes)

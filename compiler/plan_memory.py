@@ -9,7 +9,7 @@ after the other. Every offset is a multiple of 64 bytes at every size.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..errors import MemoryLimitError
 from ..ir.dims import DimExpr, Size, dims_of, evaluate, maximum, product
@@ -32,31 +32,48 @@ class MemoryPlan:
     peak: Size
     #: bytes that all arena buffers would need side by side
     total: Size
+    #: when each kernel runs: the first and the last moment; moments are what lifetimes count
+    moments: tuple[tuple[int, int], ...]
+    #: buffer that every one of several steps has of its own -> bytes from one to the next
+    apart: Mapping[str, Size] = field(default_factory=dict)
 
 
 def lifetimes(
-    program: KernelProgram, scratch: Mapping[int, Sequence[Buffer]]
+    program: KernelProgram,
+    scratch: Mapping[int, Sequence[Buffer]],
+    moments: Sequence[tuple[int, int]] | None = None,
 ) -> dict[str, tuple[int, int]]:
-    """First and last kernel (by position) that touches each arena buffer."""
-    spans: dict[str, tuple[int, int]] = {}
+    """First and last moment at which each arena buffer is touched; kernels' positions count.
 
-    def touch(name: str, at: int) -> None:
+    Where several kernels run at the same time, ``moments`` says when each begins and ends.
+    """
+    spans: dict[str, tuple[int, int]] = {}
+    when = _moments(program, moments)
+
+    def touch(name: str, *at: int) -> None:
         buffer = program.buffers[name]
         if buffer.space in (Space.ARENA, Space.INPUT):
-            first, last = spans.get(name, (at, at))
-            spans[name] = (min(first, at), max(last, at))
+            known = (*at, *spans.get(name, ()))
+            spans[name] = (min(known), max(known))
 
     for access in program.inputs.values():
         touch(access.buffer, -1)
-    for position, kernel in enumerate(program.kernels):
+    for kernel, at in zip(program.kernels, when, strict=True):
         for access in (*kernel.reads(), *kernel.writes()):
-            touch(access.buffer, position)
+            touch(access.buffer, *at)
+    end = 1 + max((last for _, last in when), default=-1)
     for access in program.outputs.values():
-        touch(access.buffer, len(program.kernels))
+        touch(access.buffer, end)
     for position, buffers in scratch.items():
         for buffer in buffers:
-            spans[buffer.name] = (position, position)
+            spans[buffer.name] = when[position]
     return spans
+
+
+def _moments(
+    program: KernelProgram, moments: Sequence[tuple[int, int]] | None
+) -> tuple[tuple[int, int], ...]:
+    return tuple(moments or ((k, k) for k in range(len(program.kernels))))
 
 
 # -- in place ----------------------------------------------------------------------------------
@@ -152,18 +169,27 @@ def rename_accesses(
 
 
 def plan_memory(
-    program: KernelProgram, scratch: Mapping[int, Sequence[Buffer]] | None = None
+    program: KernelProgram,
+    scratch: Mapping[int, Sequence[Buffer]] | None = None,
+    moments: Sequence[tuple[int, int]] | None = None,
+    steps: int = 1,
 ) -> MemoryPlan:
-    """Offsets for inputs, intermediates and the kernels' scratch buffers."""
+    """Offsets for inputs, intermediates and the kernels' scratch buffers.
+
+    ``moments`` is as in ``lifetimes``. Of several ``steps`` each has arguments and results of its
+    own: these lie after everything else, as often as there are steps, and share no memory.
+    """
     scratch = scratch or {}
-    spans = lifetimes(program, scratch)
+    own = _own_buffers(program) if steps > 1 else frozenset()
+    spans = lifetimes(program, scratch, moments)
     buffers = {n: program.buffers[n] for n in spans if n in program.buffers}
     for extra in scratch.values():
         buffers.update({b.name: b for b in extra})
     classes: dict[Size, dict[str, int]] = {}
     for name in spans:
-        unit, count = _class_of(buffers[name].nbytes)
-        classes.setdefault(unit, {})[name] = count
+        if name not in own:
+            unit, count = _class_of(buffers[name].nbytes)
+            classes.setdefault(unit, {})[name] = count
     offsets: dict[str, Size] = {}
     base: Size = 0
     for unit in sorted(classes, key=lambda u: (not isinstance(u, int), str(u))):
@@ -171,10 +197,27 @@ def plan_memory(
         for name, offset in placed.items():
             offsets[name] = base + unit * offset
         base = base + unit * height
+    apart: dict[str, Size] = {}
+    for name in spans:
+        if name in own:
+            unit, count = _class_of(buffers[name].nbytes)
+            apart[name] = unit * count
+            offsets[name] = base
+            base = base + unit * count * steps
     total: Size = 0
     for name in spans:
         total = total + buffers[name].nbytes
-    return MemoryPlan(offsets, spans, base, total)
+    return MemoryPlan(offsets, spans, base, total, _moments(program, moments), apart)
+
+
+def _own_buffers(program: KernelProgram) -> frozenset[str]:
+    """The buffers that each of several steps has of its own: arguments and results.
+
+    A result that is a parameter or state is one that no step changes: all see the same.
+    """
+    used = (*program.inputs.values(), *program.outputs.values())
+    spaces = (Space.ARENA, Space.INPUT)
+    return frozenset(a.buffer for a in used if program.buffers[a.buffer].space in spaces)
 
 
 def _class_of(nbytes: Size) -> tuple[Size, int]:
@@ -227,10 +270,11 @@ def check_limit(program: KernelProgram, plan: MemoryPlan, limit: int) -> None:
     if peak <= limit:
         return
     largest = {n: d.hi for n, d in program.dims.items()}
-    position, live = _worst(program, plan, largest)
+    moment, live = _worst(program, plan, largest)
     culprit = max(live, key=lambda n: live[n])
     fits = _largest_that_fits(program, plan, limit)
-    kernel = program.kernels[position].name if 0 <= position < len(program.kernels) else "inputs"
+    running = zip(program.kernels, plan.moments, strict=True)
+    kernel = next((k.name for k, (a, b) in running if a <= moment <= b), "inputs")
     raise MemoryLimitError(
         f"{program.name}: the arena is over the memory limit",
         got=f"{peak} bytes at {', '.join(f'{n}={v}' for n, v in largest.items()) or 'fixed sizes'}",
@@ -244,7 +288,7 @@ def _worst(
     program: KernelProgram, plan: MemoryPlan, dims: Mapping[str, int]
 ) -> tuple[int, dict[str, int]]:
     best: tuple[int, int, dict[str, int]] = (-1, -1, {})
-    for position in range(-1, len(program.kernels) + 1):
+    for position in range(-1, 2 + max((last for _, last in plan.moments), default=-1)):
         live = {
             n: evaluate(program.buffers[n].nbytes, dims)
             for n, (first, last) in plan.lifetimes.items()

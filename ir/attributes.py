@@ -50,12 +50,16 @@ class Word(str):
 
 
 def brick_to_plain(brick: Brick) -> dict[str, Plain]:
-    """The attributes by name, in declaration order; the type of a leaf is left to its node."""
+    """The attributes by name, in declaration order; the type of a leaf is left to its node.
+
+    What is None, and is None by default, says nothing and is left out.
+    """
     hints = _hints(type(brick))
+    silent = {f.name for f in fields(brick) if f.default is None}  # type: ignore[arg-type]
     return {
         name: _encode(value, hints[name])
         for name, value in brick.attributes().items()
-        if name in hints
+        if name in hints and not (value is None and name in silent)
     }
 
 

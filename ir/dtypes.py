@@ -9,7 +9,9 @@ import numpy as np
 
 from ..errors import DtypeError, UnsupportedError
 
-__all__ = ["DType"]
+__all__ = ["DType", "round_to"]
+
+Array = np.ndarray[Any, Any]
 
 
 class DType(Enum):
@@ -33,6 +35,11 @@ class DType(Enum):
         return self in (DType.F64, DType.F32, DType.BF16, DType.F16)
 
     @property
+    def is_half(self) -> bool:
+        """True for the floats of two bytes, in which nothing is computed: only kept."""
+        return self in (DType.BF16, DType.F16)
+
+    @property
     def is_integer(self) -> bool:
         return self in (DType.I64, DType.I32)
 
@@ -42,6 +49,11 @@ class DType(Enum):
         if self is DType.BF16:
             raise UnsupportedError("NumPy has no bf16", hint="use f32 on the CPU")
         return _NUMPY[self]
+
+    @property
+    def held(self) -> np.dtype[Any]:
+        """The NumPy dtype of arrays of such values; those of bf16 are f32 with short mantissas."""
+        return _NUMPY[DType.F32 if self is DType.BF16 else self]
 
     @staticmethod
     def parse(name: str) -> DType:
@@ -90,3 +102,16 @@ _NUMPY: dict[DType, np.dtype[Any]] = {
     DType.I32: np.dtype(np.int32),
     DType.BOOL: np.dtype(np.bool_),
 }
+
+
+def round_to(array: Array, dtype: DType) -> Array:
+    """The array in another dtype, as casts convert: floats to the nearest, ties to even."""
+    with np.errstate(all="ignore"):
+        found: Array = np.asarray(array).astype(dtype.held)
+    if dtype is not DType.BF16:
+        return found
+    bits = found.view(np.uint32)
+    rounded = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) & np.uint32(
+        0xFFFF0000
+    )
+    return np.where(np.isnan(found), np.float32(np.nan), rounded.view(np.float32))

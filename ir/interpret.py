@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..errors import BrickcError, DataError, DtypeError, InternalError, ShapeError
 from .brick import Array, Input, Leaf
-from .dtypes import DType
+from .dtypes import DType, round_to
 from .graph import Graph, Node
 from .types import TensorType, bind_dims
 
@@ -49,7 +49,8 @@ def interpret(
     """Evaluate outputs, updates and the nodes in ``keep``, each brick by its ``evaluate``.
 
     ``inputs`` may hold parameters and states too. What nothing needs may be missing;
-    ``parameters`` and ``states`` may hold more than the graph has.
+    ``parameters`` and ``states`` may hold more than the graph has. Nothing is computed in
+    halves: they are widened to f32, and a result that is one is rounded. Arrays of bf16 are f32.
 
     Raises ShapeError, DtypeError or DataError if the values do not fit the graph's types, and
     InternalError if a brick's result is not of the type that the graph states.
@@ -118,7 +119,7 @@ def _leaves(
 
 def _checked(node: Node, array: Array) -> Array:
     name = _name(node)
-    if array.dtype != node.type.dtype.numpy:
+    if array.dtype != node.type.dtype.held:
         raise DtypeError(
             f"{node.brick.mnemonic} {name!r} has another dtype", where=str(node.origin),
             got=array.dtype, expected=node.type.dtype,
@@ -134,11 +135,14 @@ def _checked(node: Node, array: Array) -> Array:
 
 def _evaluate(node: Node, operands: list[Array], dims: Mapping[str, int]) -> Array:
     try:
-        result: npt.NDArray[Any] = np.asarray(node.brick.evaluate(operands, dims))
+        wide = [o.astype(np.float32) if o.dtype == np.float16 else o for o in operands]
+        result: npt.NDArray[Any] = np.asarray(node.brick.evaluate(wide, dims))
     except BrickcError as error:
         raise error.at(f"{node} {node.origin}".rstrip()) from None
+    if node.type.dtype.is_half and result.dtype == np.float32:
+        result = round_to(result, node.type.dtype)
     shape = node.type.concrete(dims)
-    if result.shape != shape or result.dtype != node.type.dtype.numpy:
+    if result.shape != shape or result.dtype != node.type.dtype.held:
         raise InternalError(
             f"{node.brick.mnemonic}: the value is not of the stated type",
             where=f"{node} {node.origin}".rstrip(),

@@ -90,26 +90,54 @@ class Executable:
         Raises ShapeError if a shape does not fit or a dim is out of its range, DataError if
         an element is (a label), DtypeError if a dtype differs.
         """
-        with self._errors():
-            return dict(self._program.call(function, inputs))
+        try:
+            found: dict[str, Array] = self._program.call(function, dict(inputs))
+        except self._module.ModelError as error:
+            raise _translated(error) from None
+        return found
 
     def infer(self, **inputs: npt.ArrayLike) -> dict[str, Array]:
         """The model's outputs."""
-        with self._errors():
-            return dict(self._program.infer(**inputs))
+        try:
+            found: dict[str, Array] = self._program.infer(**inputs)
+        except self._module.ModelError as error:
+            raise _translated(error) from None
+        return found
 
     def evaluate(self, **inputs: npt.ArrayLike) -> dict[str, Array]:
         """Outputs, loss and metrics, as in inference."""
-        with self._errors():
-            return dict(self._program.evaluate(**inputs))
+        try:
+            found: dict[str, Array] = self._program.evaluate(**inputs)
+        except self._module.ModelError as error:
+            raise _translated(error) from None
+        return found
 
     def train_step(self, **inputs: npt.ArrayLike) -> dict[str, Array]:
         """One training step; gives the loss and the metrics before the update.
 
         Raises NumericsError if the loss is not finite.
         """
+        try:
+            found: dict[str, Array] = self._program.train_step(**inputs)
+        except self._module.ModelError as error:
+            raise _translated(error) from None
+        return found
+
+    def train_steps(self, **inputs: npt.ArrayLike) -> dict[str, Array]:
+        """Training steps on inputs stacked along a new first axis; gives stacked results.
+
+        The same numbers as ``train_step`` on each in order. On a GPU ``steps_per_launch`` of them
+        are started at once, and what is left over one by one. Raises ShapeError if the inputs
+        are not stacked alike, NumericsError if a loss is not finite: steps of the same launch
+        have then been carried out too.
+        """
         with self._errors():
-            return dict(self._program.train_step(**inputs))
+            return dict(self._program.train_steps(**inputs))
+
+    @property
+    def steps_per_launch(self) -> int:
+        """Training steps that ``train_steps`` carries out at a time, as compiled."""
+        return int(getattr(self._module, "STEPS_PER_LAUNCH", 1))  # none in older artifacts
 
     @property
     def cannot_run(self) -> str:
@@ -211,16 +239,21 @@ class _Translated:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, self.theirs):
-            text = str(error)
-            found: type[BrickcError] = ShapeError
-            if "cannot run here" in text:
-                found = UnsupportedError
-            elif "not finite" in text:
-                found = NumericsError
-            elif "out of range" in text and "element" in text:
-                found = DataError
-            elif "dtype" in text:
-                found = DtypeError
-            elif "corrupt" in text or "truncated" in text or "cannot be read" in text:
-                found = ArtifactError
-            raise found(text) from None
+            raise _translated(error) from None
+
+
+def _translated(error: Exception) -> BrickcError:
+    """brickc's error for one of the generated module's."""
+    text = str(error)
+    found: type[BrickcError] = ShapeError
+    if "cannot run here" in text:
+        found = UnsupportedError
+    elif "not finite" in text:
+        found = NumericsError
+    elif "out of range" in text and "element" in text:
+        found = DataError
+    elif "dtype" in text:
+        found = DtypeError
+    elif "corrupt" in text or "truncated" in text or "cannot be read" in text:
+        found = ArtifactError
+    return found(text)

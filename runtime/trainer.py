@@ -23,7 +23,10 @@ Batch = Mapping[str, Array]
 class Runnable(Protocol):
     """What is trained: a compiled program."""
 
+    @property
+    def steps_per_launch(self) -> int: ...
     def train_step(self, **inputs: npt.ArrayLike) -> dict[str, Array]: ...
+    def train_steps(self, **inputs: npt.ArrayLike) -> dict[str, Array]: ...
     def evaluate(self, **inputs: npt.ArrayLike) -> dict[str, Array]: ...
     def state_dict(self) -> dict[str, Array]: ...
     def load_state_dict(self, values: Mapping[str, npt.ArrayLike], strict: bool = True) -> None: ...
@@ -57,6 +60,8 @@ class Epoch:
 class Trainer:
     """Runs epochs. ``progress`` is called after every step with (epoch, step, steps, loss).
 
+    Programs compiled with ``steps_per_launch`` are given so many batches at a time where they
+    have equal sizes, no checkpoint lies between them, and no schedule has to be asked.
     ``checkpoint`` is a folder; with it, the state is written after every ``every`` steps and
     every epoch, and ``run`` goes on from there with the same losses as without a break.
     """
@@ -79,20 +84,33 @@ class Trainer:
             batches = self.source.training(epoch)
             first = position.step if epoch == position.epoch else 0
             taken = epoch * len(batches) + first
-            for step in range(first, len(batches)):
+            step = first
+            while step < len(batches):
                 if self.schedule is not None:
                     self.schedule(self.program, taken)
-                loss = float(self.program.train_step(**batches[step])["loss"])
-                losses.append(loss)
-                taken += 1
-                if self.progress is not None:
-                    self.progress(epoch, step + 1, len(batches), loss)
-                if self.every and (step + 1) % self.every == 0 and step + 1 < len(batches):
-                    self._save(Position(epoch, step + 1), history, losses)
+                for loss in self._steps(batches, step):
+                    losses.append(loss)
+                    taken += 1
+                    step += 1
+                    if self.progress is not None:
+                        self.progress(epoch, step, len(batches), loss)
+                if self.every and step % self.every == 0 and step < len(batches):
+                    self._save(Position(epoch, step), history, losses)
             history.append(Epoch(epoch, float(np.mean(losses)), self.measure()))
             losses = []
             self._save(Position(epoch + 1, 0), history, losses)
         return history
+
+    def _steps(self, batches: Sequence[Batch], step: int) -> list[float]:
+        """Losses of the steps that are carried out together from ``step`` on."""
+        count = self.program.steps_per_launch
+        end = min(len(batches), step + self.every - step % self.every if self.every else 2**63)
+        if self.schedule is None and count > 1 and step + count <= end:
+            chosen = [batches[k] for k in range(step, step + count)]
+            if all(_shapes(b) == _shapes(chosen[0]) for b in chosen):
+                stacked = {name: np.stack([b[name] for b in chosen]) for name in chosen[0]}
+                return [float(x) for x in self.program.train_steps(**stacked)["loss"]]
+        return [float(self.program.train_step(**batches[step])["loss"])]
 
     def measure(self) -> dict[str, float]:
         """Means of loss and metrics over the held-out data, weighted by batch size."""
@@ -131,6 +149,10 @@ class Trainer:
                 hint="delete it to start over",
             ) from None  # fmt: skip
         return position, history, losses
+
+
+def _shapes(batch: Batch) -> dict[str, tuple[int, ...]]:
+    return {name: value.shape for name, value in batch.items()}
 
 
 def check_epochs(epochs: int) -> None:

@@ -37,14 +37,18 @@ def test_whole_path_on_the_cpu(tmp_path: Path) -> None:
     """brickc's interpreted step agrees with float64 and with torch's first loss."""
     results = tmp_path / "gpu.json"
     done = run(
-        "--device", "cpu", "--checks", "mlp:2", "--cases", "mlp:2", "--seconds", "0",
-        "--peers", "brickc-f32,torch-eager,jax", "--json", str(results),
+        "--device", "cpu", "--checks", "mlp:2", "--precisions", "f32,bf16", "--cases", "mlp:2",
+        "--seconds", "0", "--peers", "brickc-f32,brickc-f32-launches-x2,torch-eager,jax",
+        "--json", str(results),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(results.read_text())
     assert [c["passed"] for c in found["checks"]] == [True, True]
-    ours, torch = (r for r in found["results"] if r["peer"] != "jax")
-    assert ours["launches"] > 10
+    ours, two, torch = (r for r in found["results"] if r["peer"] != "jax")
+    assert two["steps"] == 2
+    assert two["launches"] > 20
+    assert two["loss"] == pytest.approx(ours["loss"], rel=1e-6)
+    assert ours["launches"] == 1  # the MLP is one kernel
     assert ours["median_s"] > 0
     assert torch["median_s"] > 0
     assert ours["loss"] == pytest.approx(torch["loss"], rel=1e-4)

@@ -2,19 +2,21 @@
 
 Candidates are what differs in one decision from the best choice so far (``Backend.candidates``),
 those first of which the cost model expects most. They are built together, run in turns with all
-others of their batch, and compared by medians. A choice is taken if it is clearly faster twice,
-and its results are those of the cost model's choice within the tolerance.
+others of their batch, and compared by the medians of their faster runs. A choice is taken if it is
+clearly faster twice, and its results are those of the usual choice within the tolerance.
 """
 
 from __future__ import annotations
 
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..backends.base import Backend, Bench, Choices, Timed, Trial
+from ..ir.dims import hint
 from ..ir.kernel.choices import Choice, Made, NoSuchChoiceError, kernel_key
 from ..ir.kernel.kernel import KernelProgram
 from .cache import Entry, Memory
@@ -31,6 +33,9 @@ RUN_SECONDS = 1.0
 #: candidates that are built together, and those of one kernel
 BATCH = 16
 NEW = 5
+
+#: bytes of the kernels that are built together, unless a single one has more
+BATCH_BYTES = 1 << 30
 
 #: seconds that building one candidate takes, and how many are built at first to find that out
 BUILD_SECONDS = 0.5
@@ -196,13 +201,15 @@ class Tuner:
         expected = sum(self.backend.estimate(t.program, t.usual) for t in known)
         scale = sum(t.default_seconds for t in known) / expected if expected else 1.0
         room, left = BATCH if self._timed else FIRST_BATCH, deadline - self.clock()
+        space = BATCH_BYTES
         batch: list[tuple[Task, list[Made]]] = []
         for task in sorted(tasks, key=lambda t: -t.gain(scale)):
             # building one, and running it some times more than is needed at least
             runs = (LEAST_RUNS + 2) * task.seconds * (1 if task.measured else scale)
             each = self._build_seconds + runs
             most = min(NEW + 1, room, int(left / each))
-            if task.settled or most < 2:
+            size = hint(task.usual.kernel.bytes_moved)
+            if task.settled or most < 2 or (batch and size > space):
                 continue
             self.progress(self.clock() - self._started, f"candidates of {task.name}")
             ways = self._ways(task, most)
@@ -214,6 +221,7 @@ class Tuner:
             batch.append((task, ways))
             room -= len(ways)
             left -= len(ways) * each
+            space -= size
         return batch
 
     def _ways(self, task: Task, most: int) -> list[Made]:
@@ -251,17 +259,25 @@ class Tuner:
     def _medians(
         self, built: Sequence[Timed], who: Sequence[tuple[int, int]]
     ) -> dict[tuple[int, int], float]:
-        """Median seconds of some ways that run in turns, so that a slow moment meets them all."""
+        """Seconds of some ways that run in turns, so that a slow moment meets them all.
+
+        Each turn has another order, since a way finds in the caches what the one before it has
+        left there. The median of the faster half of each one's runs: what disturbs a run makes it
+        longer.
+        """
         times: dict[tuple[int, int], list[float]] = {pair: [] for pair in who}
         for pair in who:
             built[pair[0]].seconds(pair[1])  # memory is touched, and threads are awake
         started = self.clock()
+        order, shuffled = list(who), random.Random(0)
         for turn in range(MOST_RUNS):
-            for pair in who:
+            shuffled.shuffle(order)
+            for pair in order:
                 times[pair].append(built[pair[0]].seconds(pair[1]))
             if turn + 1 >= LEAST_RUNS and self.clock() - started >= RUN_SECONDS:
                 break
-        return {pair: statistics.median(found) for pair, found in times.items()}
+        halves = {pair: sorted(found)[: -(-len(found) // 2)] for pair, found in times.items()}
+        return {pair: statistics.median(half) for pair, half in halves.items()}
 
     def _judge(
         self, task: Task, ways: Sequence[Made], times: Sequence[float], built: Timed

@@ -45,6 +45,7 @@ CAPABILITIES = Capabilities(
     layout="batch innermost",
     single=True,
     bundle_bytes=256 * 1024,
+    apart_bytes=1024,
 )  # fmt: skip
 
 #: relative errors that numerics "fast" may make, by dtype
@@ -59,6 +60,7 @@ class CBackend:
 
     name = "c"
     capabilities = CAPABILITIES
+    precision = "f32"
     shipped: Choices = NO_CHOICES
 
     def __init__(self, cpu: Cpu, *, fast: bool = False) -> None:
@@ -126,6 +128,9 @@ class CBackend:
             kernel, self.cpu.lanes, self.cpu.registers, taken, number, wanted, fast=self.fast
         )
 
+    def launching(self, program: KernelProgram, kernels: Sequence[object]) -> None:
+        """Kernels are called one after the other."""
+
     def print(
         self,
         title: str,
@@ -146,6 +151,7 @@ class CBackend:
             tables=(f"NEEDS = {self.cpu.needs!r}\nTHREADS = ctypes.c_int(1)",),
             imports=("ctypes",),
             start="LIBRARY = open_library()\nset_threads()",
+            steps=max(f.steps for f in functions),
         )  # fmt: skip
         built = shared_library(source, self.cpu)
         return {"model.py": module, "model.c": source, "libmodel.so": built}
@@ -298,7 +304,7 @@ def _bind(f: PlannedFunction, memory: Mapping[str, int]) -> FunctionText:
         lines += [f"        {t}," for t in table]
         lines.append("    }")
     dims = _tuple(list(names.values()))
-    lines.append(f"    run = entry({f.name!r}, arena, memory, {dims}, {len(f.program.inputs)})")
+    lines.append(f"    run = entry({f.name!r}, arena, memory, {dims}, [*inputs.values()])")
     lines.append("    return run, inputs, outputs")
     return FunctionText(
         "\n".join(lines),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import math
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,20 +58,12 @@ class CBench:
         }
 
     def build(self, trials: Sequence[Trial]) -> list[Timed]:
-        """A library for each core; every way is a function that gets its buffers as arguments."""
-        parts = min(len(trials), self.threads)
-        numbered = list(enumerate(trials))
-        with ThreadPoolExecutor(max(1, parts)) as pool:
-            libraries = list(pool.map(self._library, (numbered[p::parts] for p in range(parts))))
-        return [
-            _Runs(libraries[n % parts], n, trial,
-                  1 if self._alone(trial.program) else self.threads)
-            for n, trial in numbered
-        ]  # fmt: skip
+        """One library for all, so that they share one pool of threads.
 
-    def _library(self, trials: Sequence[tuple[int, Trial]]) -> Any:
+        Every way is a function that gets its buffers as arguments.
+        """
         texts = [prelude(self.cpu)]
-        for number, trial in trials:
+        for number, trial in enumerate(trials):
             buffers = _buffers(trial)
             places = {name: f"r->inputs[{k}]" for k, name in enumerate(buffers)}
             for way, made in enumerate(trial.ways):
@@ -82,21 +74,35 @@ class CBench:
         with tempfile.TemporaryDirectory(prefix="brickc-tune-") as folder:
             path = Path(folder) / "trials.so"
             path.write_bytes(built)
-            return ctypes.CDLL(str(path))
+            library = _Library(path)
+        return [
+            _Runs(library, n, trial, 1 if self._alone(trial.program) else self.threads)
+            for n, trial in enumerate(trials)
+        ]
+
+
+class _Library:
+    """A library of trials, whose threads end with it."""
+
+    def __init__(self, path: Path) -> None:
+        self.functions: Any = ctypes.CDLL(str(path))
+        weakref.finalize(self, self.functions.end_pool)
 
 
 class _Runs:
     """Implements ``backends.base.Timed`` for one trial."""
 
-    def __init__(self, library: Any, number: int, trial: Trial, threads: int) -> None:
+    def __init__(self, library: _Library, number: int, trial: Trial, threads: int) -> None:
+        self.library = library
         self.trial = trial
         self.threads = ctypes.c_int(threads)
-        self.calls = [getattr(library, f"trial{number}_{w}") for w in range(len(trial.ways))]
+        functions = library.functions
+        self.calls = [getattr(functions, f"trial{number}_{w}") for w in range(len(trial.ways))]
         self.stamps = []
         for way, made in enumerate(trial.ways):
             assert isinstance(made, LoopKernel)
             kind = ctypes.c_long * (len(made.phases) + 1)
-            self.stamps.append(kind.in_dll(library, f"trial{number}_{way}_stamps"))
+            self.stamps.append(kind.in_dll(functions, f"trial{number}_{way}_stamps"))
         self._arrays: _Arrays | None = None
 
     def seconds(self, way: int) -> float:
@@ -111,6 +117,7 @@ class _Runs:
         return float(stamps[len(stamps) - 1] - stamps[0]) / 1e9
 
     def error(self, way: int) -> dict[str, float]:
+        self._arrays = None  # the memory may be needed
         worst: dict[str, float] = {}
         for sizes in sizes_to_compare(self.trial.program.dims):
             arrays = _Arrays(self.trial, sizes, whole=True)

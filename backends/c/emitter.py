@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ...ir.dims import Dim, Size, hint, product
 from ...ir.dtypes import DType
@@ -26,7 +27,12 @@ from ...ir.kernel.loops import (
 )
 from ...ir.kernel.memory import Access, Buffer, Space
 
-__all__ = ["Block", "Emitter", "index_of", "leader", "round_up"]
+__all__ = ["BYTE", "Block", "Emitter", "index_of", "leader", "round_up"]
+
+#: operations up to which one thread is faster than two that meet afterwards (some 2 µs), and how
+#: many of them a byte is worth
+ALONE = 400_000
+BYTE = 5
 
 #: elements that make a chunk of work worth giving out
 CHUNK = 4096
@@ -76,6 +82,7 @@ class Emitter:
         self.vectors_held = registers // (2 if wide else 1)
         self.number = number
         self.phases: list[Phase] = []
+        self._costs: list[int | None] = []
         self.scratch: list[Buffer] = []
         self._taken = set(taken)
 
@@ -101,12 +108,26 @@ class Emitter:
         return buffer
 
     def finish(self, strategy: str) -> LoopKernel:
+        whole = self.kernel.flops + BYTE * hint(self.kernel.bytes_moved)
+        costs = (whole if c is None else c for c in self._costs)
+        phases = tuple(
+            replace(p, alone=ALONE / max(c, 1) if c <= ALONE else 0.0)
+            for p, c in zip(self.phases, costs, strict=True)
+        )
         choice, options = self.picks.finish()
-        phases, scratch = tuple(self.phases), tuple(self.scratch)
+        scratch = tuple(self.scratch)
         return LoopKernel(self.kernel, strategy, phases, scratch, choice, options)
 
-    def phase(self, work: Parallel, note: str = "", private: tuple[Buffer, ...] = ()) -> None:
+    def phase(
+        self,
+        work: Parallel,
+        note: str = "",
+        private: tuple[Buffer, ...] = (),
+        cost: int | None = None,
+    ) -> None:
+        """One more phase. ``cost`` is its work in operations, that of the kernel if not given."""
         self.phases.append(Phase(work, private, note))
+        self._costs.append(cost)
 
     def split(self, size: Size) -> Split:
         """A split of an axis with fresh names."""

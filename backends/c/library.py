@@ -65,18 +65,30 @@ def set_threads(count: int | None = None) -> None:
     THREADS.value = thread_count(count)
 
 
-def entry(function: str, arena: Any, memory: Any, dims: Any, count: int) -> Any:
-    """A function that runs the library's on ``count`` arrays, at sizes that are settled."""
+def entry(function: str, arena: Any, memory: Any, dims: Any, inputs: Any) -> Any:
+    """A function that runs the library's on arrays like ``inputs``, at sizes that are settled.
+
+    Small arguments are copied to a place whose address is known: asking for that of an array
+    takes longer.
+    """
     call = getattr(LIBRARY, function)
     sizes = (ctypes.c_int64 * max(1, len(dims)))(*dims)
-    pointers = (ctypes.c_void_p * max(1, count))()
+    pointers = (ctypes.c_void_p * max(1, len(inputs)))()
     arena_at = ctypes.c_void_p(arena.ctypes.data)
     memory_at = ctypes.c_void_p(memory.ctypes.data)
+    places = [np.empty(a.shape, a.dtype) if a.nbytes <= 65536 else None for a in inputs]
+    for k, place in enumerate(places):
+        if place is not None:
+            pointers[k] = place.ctypes.data
 
     def run(*given: Any) -> None:
-        kept = [np.ascontiguousarray(array) for array in given]
-        for k, array in enumerate(kept):
-            pointers[k] = array.ctypes.data
+        kept = []
+        for k, place in enumerate(places):
+            if place is not None:
+                place[...] = given[k]
+            else:
+                kept.append(np.ascontiguousarray(given[k]))
+                pointers[k] = kept[-1].__array_interface__["data"][0]
         if call(arena_at, memory_at, sizes, pointers, THREADS):
             raise _error(f"{function}: an index has an element out of range")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...ir.dims import Size
+from ...ir.dims import Size, hint, product
 from ...ir.kernel.kernel import Region
 from ...ir.kernel.loops import For, IndexOp, Let, Parallel, Transpose
 from ...ir.kernel.memory import Access
 from ...ir.kernel.spaces import Groups, coalesce, order_of, sizes_of
-from .emitter import Block, Emitter, index_of, leader, round_up
+from .emitter import BYTE, Block, Emitter, index_of, leader, round_up
 
 __all__ = ["map_region", "positions"]
 
@@ -37,16 +37,19 @@ def map_region(em: Emitter, region: Region) -> None:
         body, _ = em.region(region, [0] * rank, None)
         em.phase(Parallel(em.var("c").name, 1, tuple(body)))
         return
+    steps = sum(i.op not in ("const", "size", "cast") for i in region.program.instrs)
+    moved = sum(hint(a.nbytes) for a in {*accesses})
+    cost = steps * hint(product(region.shape)) + BYTE * moved
     if _is_transpose(region, groups):
-        _transpose(em, region, groups)
+        _transpose(em, region, groups, cost)
         return
     axis = groups[-1][-1]
-    steps = sum(i.op not in ("const", "size", "cast") for i in region.program.instrs)
 
     def body_of(at: list[Size], part: Size | None) -> Block:
         return em.region(region, positions(groups, at, rank), axis, part)[0]
 
-    em.phase(em.spread(sizes_of(region.shape, groups), body_of, work=max(1, steps // 4)))
+    work = em.spread(sizes_of(region.shape, groups), body_of, work=max(1, steps // 4))
+    em.phase(work, cost=cost)
 
 
 def _unit(access: Access, groups: Groups) -> int | None:
@@ -66,7 +69,7 @@ def _is_transpose(region: Region, groups: Groups) -> bool:
     return a is not None and b is not None and a != b and source.dtype is target.dtype
 
 
-def _transpose(em: Emitter, region: Region, groups: Groups) -> None:
+def _transpose(em: Emitter, region: Region, groups: Groups, cost: int) -> None:
     """Squares of vectors; what is left at the edges element by element."""
     source, target = region.loads[0], region.stores[0][1]
     a, b = _unit(source, groups), _unit(target, groups)
@@ -118,4 +121,4 @@ def _transpose(em: Emitter, region: Region, groups: Groups) -> None:
 
     chunk = em.var("c")
     body = nest({}, rest, chunk * width)
-    em.phase(Parallel(chunk.name, round_up(sizes[a], width), tuple(body)))
+    em.phase(Parallel(chunk.name, round_up(sizes[a], width), tuple(body)), cost=cost)

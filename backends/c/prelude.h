@@ -397,9 +397,8 @@ typedef struct Run {
     char *restrict memory;
     const i64 *dims;
     const void *const *inputs;
-    Counter *next; /* chunks given out of each thread's share, for each phase */
+    Counter *next; /* for each phase, chunks given out of each thread's share, and chunks done */
     int threads;
-    Counter arrived, passed; /* the barrier */
     atomic_int error;
     void (*body)(struct Run *, int thread);
 } Run;
@@ -412,9 +411,29 @@ INLINE void relax(void) {
 #endif
 }
 
-/* Wait until *at differs from old: spin for some microseconds, then let others have the core. */
-INLINE void await_change(atomic_long *at, long old) {
-    for (int turn = 0; atomic_load_explicit(at, memory_order_acquire) == old; turn++) {
+/* The next chunk of a phase after the ``last`` that this thread had, -1 before the first: of the
+ * thread's own share, which is the same in every phase, so that what it reads is in its cache; then of
+ * the shares of threads that are late. -1 at the end. */
+INLINE long take(Run *r, int phase, int thread, long total, long last) {
+    if (r->threads == 1) return last + 1 < total ? last + 1 : -1;
+    for (int s = 0; s < r->threads; s++) {
+        int owner = (thread + s) % r->threads;
+        long from = total * owner / r->threads, to = total * (owner + 1) / r->threads;
+        Counter *next = &r->next[phase * (r->threads + 1) + owner];
+        if (from + atomic_load_explicit(&next->value, memory_order_relaxed) >= to) continue;
+        long i = from + atomic_fetch_add_explicit(&next->value, 1, memory_order_relaxed);
+        if (i < to) return i;
+    }
+    return -1;
+}
+
+/* The end of a phase of which this thread has done some chunks: wait until all are done. Who did
+ * them does not matter, so a thread that has not come yet delays nobody. */
+INLINE void complete(Run *r, int phase, long mine, long total) {
+    if (r->threads == 1) return;
+    Counter *done = &r->next[phase * (r->threads + 1) + r->threads];
+    if (mine > 0) atomic_fetch_add_explicit(&done->value, mine, memory_order_acq_rel);
+    for (int turn = 0; atomic_load_explicit(&done->value, memory_order_acquire) < total; turn++) {
         if (turn < 1000)
             relax();
         else
@@ -422,29 +441,10 @@ INLINE void await_change(atomic_long *at, long old) {
     }
 }
 
-/* No thread goes on before all have come. */
-INLINE void barrier(Run *r) {
-    if (r->threads == 1) return;
-    long turn = atomic_load_explicit(&r->passed.value, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&r->arrived.value, 1, memory_order_acq_rel) == r->threads - 1) {
-        atomic_store_explicit(&r->arrived.value, 0, memory_order_relaxed);
-        atomic_store_explicit(&r->passed.value, turn + 1, memory_order_release);
-    } else
-        await_change(&r->passed.value, turn);
-}
-
-/* The next chunk of a phase: of the thread's own share, which is the same in every phase, so that
- * what it reads is in its cache; then of the shares of threads that are late. -1 at the end. */
-INLINE long take(Run *r, int phase, int thread, long total) {
-    for (int s = 0; s < r->threads; s++) {
-        int owner = (thread + s) % r->threads;
-        long from = total * owner / r->threads, to = total * (owner + 1) / r->threads;
-        Counter *next = &r->next[phase * r->threads + owner];
-        if (from + atomic_load_explicit(&next->value, memory_order_relaxed) >= to) continue;
-        long i = from + atomic_fetch_add_explicit(&next->value, 1, memory_order_relaxed);
-        if (i < to) return i;
-    }
-    return -1;
+/* Phases with little work follow each other on one thread: the run as that thread sees it. */
+INLINE Run alone(const Run *r) {
+    Run own = {r->arena, r->memory, r->dims, r->inputs, NULL, 1, 0, NULL};
+    return own;
 }
 
 /* An axis in pieces of whole vectors, one a thread. Pieces are some kilobytes long, or there is one:
@@ -457,18 +457,25 @@ INLINE long piece_start(long size, long piece, long pieces) {
     return start < size ? start : size;
 }
 
-/* With PROFILE defined a function notes the time, in nanoseconds, before and after each phase. */
+/* With PROFILE defined a function notes the time, in nanoseconds, before and after each phase: when
+ * the first thread comes there. */
 #ifdef PROFILE
 #include <time.h>
 #define STAMPS(name, count) atomic_long name[count];
-#define STAMP(name, k) atomic_store_explicit(&name[k], nanoseconds(), memory_order_relaxed)
+#define UNSTAMP(name) memset(name, 0, sizeof name)
+#define STAMP(name, k) stamp(&name[k])
 INLINE long nanoseconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return t.tv_sec * 1000000000L + t.tv_nsec;
 }
+INLINE void stamp(atomic_long *at) {
+    long none = 0;
+    atomic_compare_exchange_strong(at, &none, nanoseconds());
+}
 #else
 #define STAMPS(name, count)
+#define UNSTAMP(name) ((void)0)
 #define STAMP(name, k) ((void)0)
 #endif
 
@@ -484,6 +491,22 @@ static struct {
     long start[MAX_THREADS]; /* the epoch before a worker's first run */
 } pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER};
 
+#ifdef PROFILE
+static atomic_long pool_ending, pool_ended;
+
+/* Gives the threads back: a library that only timed something is never called again. */
+ENTRY void end_pool(void) {
+    pthread_mutex_lock(&pool.caller);
+    atomic_store(&pool_ending, 1);
+    atomic_fetch_add(&pool.epoch, 1);
+    pthread_mutex_lock(&pool.lock);
+    pthread_cond_broadcast(&pool.wake);
+    pthread_mutex_unlock(&pool.lock);
+    while (atomic_load(&pool_ended) < pool.workers) sched_yield();
+    pthread_mutex_unlock(&pool.caller);
+}
+#endif
+
 static void *pool_worker(void *argument) {
     long index = (long)(intptr_t)argument;
     long seen = pool.start[index];
@@ -498,6 +521,12 @@ static void *pool_worker(void *argument) {
             atomic_fetch_sub(&pool.asleep, 1);
             pthread_mutex_unlock(&pool.lock);
         }
+#ifdef PROFILE
+        if (atomic_load(&pool_ending)) {
+            atomic_fetch_add(&pool_ended, 1);
+            return NULL;
+        }
+#endif
         seen = atomic_load(&pool.epoch);
         if (index < pool.wanted) pool.run->body(pool.run, (int)index + 1);
         atomic_fetch_sub(&pool.busy, 1);

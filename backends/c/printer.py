@@ -48,10 +48,10 @@ auto break case char const continue default do double else enum extern float for
 inline int long register restrict return short signed sizeof static struct switch typedef
 union unsigned void volatile while asm typeof linux unix i386 main errno stdin stdout stderr
 signgam L r chunks arena memory dims inputs threads next f32 f64 i32 i64 flag least most
-quotient remainder_of take thread item piece pieces pieces_of piece_start barrier relax
-first ramp philox pool Run Counter EOF NULL NAN INFINITY HUGE_VAL INLINE PIN ACCESS PARTS
+quotient remainder_of take thread item piece pieces pieces_of piece_start complete alone mine own
+relax first ramp philox pool Run Counter EOF NULL NAN INFINITY HUGE_VAL INLINE PIN ACCESS PARTS
 EACH BASICS LIBM RAMP TRANSPOSE MAX_THREADS RAND_MAX INT32_MIN INT64_MIN INT64_C assert true
-false bool
+false bool STAMPS STAMP UNSTAMP
 """
 RESERVED = frozenset(_WORDS.split())
 
@@ -316,7 +316,7 @@ def print_function(
     C condition under which several threads pay.
     """
     texts: list[str] = []
-    calls: list[str] = []
+    steps: list[tuple[str, float]] = []
     phases = 0
     dims = list(program.dims)
     for number, kernel in enumerate(kernels):
@@ -348,18 +348,17 @@ def print_function(
             work = phase.work
             body.block(work.body, "        ")
             lines += body.lines
-            lines += ["    }", "}"]
+            total = "chunks" if work.split is None else "chunks * pieces"
+            lines += ["    }", f"    complete(r, {phases}, mine, {total});", "}"]
             texts.append("\n".join(lines))
-            calls.append(f"    {symbol}(r, thread);")
-            calls.append("    barrier(r);")
+            steps.append((symbol, phase.alone))
             phases += 1
-            calls.append(f"    STAMP({name}_stamps, {phases});")
     body_of_all = [
         f"STAMPS({name}_stamps, {phases + 1})",
         f"static void {name}_body(Run *r, int thread) {{",
         "    (void)r, (void)thread;",
         f"    STAMP({name}_stamps, 0);",
-        *calls,
+        *_calls(name, program, steps),
         "}",
     ]
     texts.append("\n".join(body_of_all))
@@ -371,9 +370,10 @@ def print_function(
         f"{' ' * (11 + len(name))}int threads) {{\n{sizes}"
         f"    if (!({parallel_from})) threads = 1;\n"
         f"    if (threads > MAX_THREADS) threads = MAX_THREADS;\n"
-        f"    Counter next[{max(phases, 1)} * threads];\n"
+        f"    Counter next[{2 * max(phases, 1)} * (threads + 1)];\n"
         "    memset(next, 0, sizeof next);\n"
-        "    Run r = {arena, memory, dims, inputs, next, threads, {0}, {0}, 0, "
+        f"    UNSTAMP({name}_stamps);\n"
+        "    Run r = {arena, memory, dims, inputs, next, threads, 0, "
         f"{name}_body}};\n"
         "    run_parallel(&r);\n"
         "    return atomic_load(&r.error);\n}"
@@ -381,17 +381,66 @@ def print_function(
     return "\n\n".join(texts)
 
 
+def _calls(name: str, program: KernelProgram, steps: Sequence[tuple[str, float]]) -> list[str]:
+    """The calls of all phases; those with little work in a row go to one thread together."""
+    lines: list[str] = []
+
+    def call(number: int, run: str, thread: str, indent: str) -> None:
+        lines.append(f"{indent}{steps[number][0]}({run}, {thread});")
+        lines.append(f"{indent}STAMP({name}_stamps, {number + 1});")
+
+    start = 0
+    while start < len(steps):
+        stop = start
+        while stop < len(steps) and steps[stop][1]:
+            stop += 1
+        if stop == start:
+            call(start, "r", "thread", "    ")
+            start += 1
+            continue
+        section = len(steps) + start  # its counters: those of phases are used otherwise
+        most = min(alone for _, alone in steps[start:stop])
+        lines.append(f"    if ({_at_most(program, most)}) {{")
+        lines.append(f"        const int mine = take(r, {section}, thread, 1, -1) == 0;")
+        lines.append("        if (mine) {")
+        lines.append("            Run own = alone(r);")
+        for number in range(start, stop):
+            call(number, "&own", "0", "            ")
+        lines.append("            if (atomic_load(&own.error)) atomic_store(&r->error, 1);")
+        lines.append("        }")
+        lines.append(f"        complete(r, {section}, mine, 1);")
+        lines.append("    } else {")
+        for number in range(start, stop):
+            call(number, "r", "thread", "        ")
+        lines.append("    }")
+        start = stop
+    return lines
+
+
+def _at_most(program: KernelProgram, times: float) -> str:
+    """A C condition: are the sizes at most so many times the typical ones?"""
+    typical, size = 1, "1"
+    for number, dim in enumerate(program.dims.values()):
+        typical *= dim.typical
+        size += f" * r->dims[{number}]"
+    return f"{size} <= {int(typical * times)}" if program.dims else "1"
+
+
 def _chunks(work: Parallel, phase: int) -> list[str]:
     """The head of the loop over a phase's chunks."""
-    lines = [f"    const long chunks = {print_bound(work.count)};"]
+    lines = [f"    const long chunks = {print_bound(work.count)};", "    long mine = 0;"]
     if work.split is None:
-        take = f"take(r, {phase}, thread, chunks)"
-        return [*lines, f"    for (long {work.name}; ({work.name} = {take}) >= 0;) {{"]
+        take = f"take(r, {phase}, thread, chunks, {work.name})"
+        return [
+            *lines,
+            f"    for (long {work.name} = -1; ({work.name} = {take}) >= 0; mine++) {{",
+        ]
     size = print_size(work.split.size)
+    take = f"take(r, {phase}, thread, chunks * pieces, item)"
     return [
         *lines,
         f"    const long pieces = pieces_of({size}, r->threads);",
-        f"    for (long item; (item = take(r, {phase}, thread, chunks * pieces)) >= 0;) {{",
+        f"    for (long item = -1; (item = {take}) >= 0; mine++) {{",
         f"        const long {work.name} = item % chunks, piece = item / chunks;",
         f"        const long {work.split.lo} = piece_start({size}, piece, pieces);",
         f"        const long {work.split.hi} = piece_start({size}, piece + 1, pieces);",

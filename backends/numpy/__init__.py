@@ -46,6 +46,7 @@ class NumpyBackend:
 
     name = "numpy"
     capabilities = CAPABILITIES
+    precision = "f32"
     shipped: Choices = NO_CHOICES
     tolerances: Mapping[str, float] = MappingProxyType({})
 
@@ -65,6 +66,9 @@ class NumpyBackend:
         buffers = dict(program.buffers)
         kernels = [carry_out(kernel, buffers) for kernel in program.kernels]
         return kernels, {k: a.scratch for k, a in enumerate(kernels) if a.scratch}
+
+    def launching(self, program: KernelProgram, kernels: Sequence[object]) -> None:
+        """Kernels are called one after the other."""
 
     def candidates(
         self, program: KernelProgram, number: int, around: Choice = UNDECIDED
@@ -97,5 +101,7 @@ class NumpyBackend:
             texts.append(print_function(f.name, f.program, kernels, f.offsets, memory, f.peak))
         used = {"blocks"}.union(*(t.helpers for t in texts))
         helpers = [getattr(prelude, name) for name in sorted(used)]
-        module = print_module(title, texts, leaves, memory_bytes, FORMAT, helpers=helpers)
+        steps = max(f.steps for f in functions)
+        module = print_module(title, texts, leaves, memory_bytes, FORMAT, helpers=helpers,
+                              steps=steps)  # fmt: skip
         return {"model.py": module}

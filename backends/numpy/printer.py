@@ -222,6 +222,8 @@ class _FunctionPrinter:
             f'    """{name}: {len(self.kernels)} kernels. Returns (run, inputs, outputs)."""',
             *self.bind,
             "",
+            # what overflows shows in the results; the loss is checked for it
+            '    @np.errstate(all="ignore")',
             f"    def run({', '.join(given)}):",
             *body,
             "",

@@ -6,13 +6,24 @@ import importlib.util
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from ...ir.kernel.capabilities import Capabilities
 from ...ir.kernel.choices import UNDECIDED, Choice, Made, NoSuchChoiceError, Picks, neighbours
 from ...ir.kernel.kernel import KernelProgram
 from ...ir.kernel.memory import Buffer
-from ..base import NO_CHOICES, Availability, Bench, Choices, Leaf, PlannedFunction, chosen_for
+from ..base import (
+    NO_CHOICES,
+    Availability,
+    Bench,
+    Choices,
+    Launching,
+    Leaf,
+    PlannedFunction,
+    chosen_for,
+)
 from ..module import print_module
 from . import device
 from .bench import open_bench
@@ -20,8 +31,10 @@ from .build import build
 from .cost import estimate
 from .launches import TritonKernel
 from .options import Options, parse
+from .phases import decide
 from .printer import Kernels, print_function
 from .strategies import Context, carry_out
+from .strategies.maps import map_kernels
 from .tables import shipped
 
 __all__ = ["FORMAT", "RESOURCES", "TritonBackend"]
@@ -43,22 +56,35 @@ CAPABILITIES = Capabilities(
     convolution="direct",
     layout="channels last",
     bundle_bytes=1 << 30,
+    several_steps=True,
 )  # fmt: skip
 
-#: relative error of a few layers with operands rounded to 10 or 7 bits of mantissa
-_ROUNDED = {"tf32": 1e-2, "bf16": 5e-2}
+#: relative error of a few layers with operands or values rounded to 10 or 7 bits of mantissa
+_ROUNDED = {"tf32": 1e-2, "f16": 1e-2, "bf16": 5e-2}
 
 
 class TritonBackend:
     """Implements ``backends.base.Backend`` for one architecture and precision."""
 
     name = "triton"
-    capabilities = CAPABILITIES
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(CAPABILITIES, half=self.options.half)
+
+    @property
+    def precision(self) -> str:
+        """How exact numbers are between and inside products: an entry of the manifest."""
+        return self.options.precision
 
     @property
     def tolerances(self) -> Mapping[str, float]:
         """Rounded operands cost digits: some per layer, more with fewer bits."""
-        return {} if self.options.precision == "f32" else {"f32": _ROUNDED[self.options.precision]}
+        part = _ROUNDED.get(self.options.precision)
+        if part is None:
+            return {}
+        half = self.options.half
+        return {"f32": part} if half is None else {"f32": part, str(half): part}
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -82,14 +108,26 @@ class TritonBackend:
     def select(
         self, program: KernelProgram, choices: Choices = NO_CHOICES
     ) -> tuple[Sequence[TritonKernel], Mapping[int, Sequence[Buffer]]]:
-        kernels = []
-        for number, kernel in enumerate(program.kernels):
-            wanted = chosen_for(kernel, choices)
-            if wanted == UNDECIDED:
-                kernels.append(self._as_shipped(program, number))
-            else:
-                kernels.append(self._carry_out(program, number, wanted))
+        kernels: list[TritonKernel] = []
+        numbered = enumerate(program.kernels)
+        # neighbours that only round parameters do not read each other
+        for rounds, found in groupby(numbered, lambda x: program.rounds_leaf(x[1])):
+            run = list(found)
+            if rounds:
+                kernels += map_kernels([self._context(program, k, UNDECIDED) for k, _ in run])
+                continue
+            for number, kernel in run:
+                wanted = chosen_for(kernel, choices)
+                if wanted == UNDECIDED:
+                    kernels.append(self._as_shipped(program, number))
+                else:
+                    kernels.append(self._carry_out(program, number, wanted))
         return kernels, {k: x.scratch for k, x in enumerate(kernels) if x.scratch}
+
+    def launching(self, program: KernelProgram, kernels: Sequence[object]) -> Launching:
+        """All kernels as phases of one, or each by itself."""
+        mine = [k for k in kernels if isinstance(k, TritonKernel)]
+        return decide(program, mine, self.options)
 
     def candidates(
         self, program: KernelProgram, number: int, around: Choice = UNDECIDED
@@ -116,8 +154,11 @@ class TritonBackend:
         return open_bench(self.options)
 
     def _carry_out(self, program: KernelProgram, number: int, wanted: Choice) -> TritonKernel:
+        return carry_out(self._context(program, number, wanted))
+
+    def _context(self, program: KernelProgram, number: int, wanted: Choice) -> Context:
         kernel = program.kernels[number]
-        return carry_out(Context(kernel, program.buffers, self.options, number, Picks(wanted)))
+        return Context(kernel, program.buffers, self.options, number, Picks(wanted))
 
     def print(
         self,
@@ -156,11 +197,16 @@ class TritonBackend:
             "view, _aligned = device_view, DeviceMemory",
             *(f"{n.upper()} = resident({n.upper()})" for n in literals),
         ]
+        if kernels.cooperative:
+            start.append("COUNTER = resident(np.zeros(4, np.uint8))  # of grid_barrier")
         model = print_module(
             title, texts, leaves, memory_bytes, FORMAT,
             helpers=[getattr(device, name) for name in device.__all__],
-            tables=(head, f"KERNELS = {{\n{rows}}}"),
+            tables=(head, f"KERNELS = {{\n{rows}}}",
+                    f"COOPERATIVE = {tuple(kernels.cooperative)!r}\n"
+                    f"TF32 = {self.options.precision == 'tf32'!r}"),
             imports=("ctypes", "importlib.util"),
             start="\n".join(start),
+            steps=max(f.steps for f in functions),
         )  # fmt: skip
         return {"model.py": model, "kernels.py": source, **files}

@@ -7,6 +7,7 @@ import importlib.util
 import math
 import os
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,8 @@ from ...ir.dtypes import DType
 from ...ir.kernel.memory import Buffer
 from ..base import Timed, Trial
 from ..trials import difference, first_numbers, generator, sizes_to_compare, text_hash
-from .launches import Launch, TritonKernel
+from .device import LibraryFunction
+from .launches import Launch, LibraryCall, TritonKernel
 from .options import Options
 from .printer import Kernels
 
@@ -66,7 +68,9 @@ class GpuTimer:
 
     def __init__(self, torch: Any) -> None:
         self.torch = torch
-        self.graphs: dict[Callable[[], None], Any] = {}
+        # a graph goes, and the memory of its kernels with it, when its trial goes
+        self.graphs: weakref.WeakKeyDictionary[Callable[[], None], Any]
+        self.graphs = weakref.WeakKeyDictionary()
 
     def __call__(self, start: Callable[[], None]) -> float:
         cuda = self.torch.cuda
@@ -183,12 +187,32 @@ class _Runs:
             if getattr(compiled, "n_spills", 0):
                 return None
             ready.append((kernel, (grid,), arguments, options))
+        made = self.trial.ways[way]
+        assert isinstance(made, TritonKernel)
+        if made.library is not None:
+            ready.insert(0, self._library(made, made.library, tensors))
 
         def start() -> None:
             for kernel, programs, given, how in ready:
                 kernel[programs](*given, **how)
 
         return start
+
+    def _library(
+        self, made: TritonKernel, call: LibraryCall, tensors: _Tensors
+    ) -> tuple[Any, tuple[int], list[Any], dict[str, Any]]:
+        """A library's call in the form of a launch."""
+        held = {**self.trial.program.buffers, **{b.name: b for b in made.scratch}}
+        views = []
+        for access in (*call.operands, call.result):
+            shape = [evaluate(n, tensors.sizes) for n in access.shape]
+            strides = [evaluate(n, tensors.sizes) for n in access.strides]
+            start = evaluate(access.offset, tensors.sizes)
+            whole = tensors.of(held[access.buffer])
+            views.append(tensors.torch.as_strided(whole, shape, strides, start))
+        tf32 = self.bench.options.precision == "tf32"
+        function = LibraryFunction(tensors.torch, call.function, tf32, dict(call.settings))
+        return function, (1,), views, {}
 
 
 class _Tensors:
@@ -215,7 +239,8 @@ class _Tensors:
         key = (buffer.name, 0 if buffer.name in self.buffers else count)
         if key not in self._tensors:
             dtype = buffer.dtype
-            kind = self.torch.int8 if dtype is DType.BOOL else getattr(self.torch, dtype.numpy.name)
+            names = {DType.BOOL: "int8", DType.BF16: "bfloat16"}
+            kind = getattr(self.torch, names.get(dtype) or dtype.numpy.name)
             self._tensors[key] = self.torch.zeros(max(1, count), dtype=kind, device=self._place)
         return self._tensors[key]
 
@@ -230,18 +255,21 @@ class _Tensors:
             self._tensors[name, 0] = tensor
 
     def results(self) -> dict[str, Any]:
-        return {name: self._tensors[name, 0].cpu().numpy().copy() for name in self.written}
+        found = {name: self._tensors[name, 0].cpu() for name in self.written}
+        bf16 = self.torch.bfloat16
+        return {n: (t.float() if t.dtype is bf16 else t).numpy().copy() for n, t in found.items()}
 
 
 def _imported(source: str) -> ModuleType:
     """A module of Triton kernels; Triton reads its functions' source again from the file."""
-    folder = tempfile.mkdtemp(prefix="brickc-tune-")
-    path = Path(folder) / "kernels.py"
+    folder = tempfile.TemporaryDirectory(prefix="brickc-tune-")
+    path = Path(folder.name) / "kernels.py"
     path.write_text(source, encoding="utf-8")
     name = f"brickc_candidates_{hashlib.sha256(source.encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    weakref.finalize(module, folder.cleanup)
     spec.loader.exec_module(module)
     return module

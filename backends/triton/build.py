@@ -14,7 +14,7 @@ from typing import Any
 
 from ...errors import InternalError, UnsupportedError
 from .options import Architecture
-from .printer import KernelText
+from .printer import KernelText, PersistentText
 
 __all__ = ["Binary", "build"]
 
@@ -34,7 +34,9 @@ class Binary:
     resources: Mapping[str, Any]
 
 
-def build(source: str, kernels: Sequence[KernelText], target: Architecture) -> list[Binary]:
+def build(
+    source: str, kernels: Sequence[KernelText | PersistentText], target: Architecture
+) -> list[Binary]:
     """The binaries of all kernels of a ``kernels.py``, in order.
 
     Raises UnsupportedError where Triton is missing, cannot compile a kernel, or a kernel needs

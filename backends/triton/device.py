@@ -1,8 +1,8 @@
 """The part of a Triton target's ``model.py`` that meets the device.
 
 The text of the classes and functions becomes part of the generated module, beside
-``backends.host``; TARGET and KERNELS are written by the printer. Memory of the program lies on
-the device; the host sees it through views that are copied in and out whole.
+``backends.host``; TARGET, KERNELS and COOPERATIVE are written by the printer. Memory of the
+program lies on the device; the host sees it through views that are copied in and out whole.
 
 Three devices: ``TorchDevice`` compiles ``kernels.py`` when it runs and needs torch and Triton (or
 Triton's interpreter, where TRITON_INTERPRET=1); ``DriverDevice`` starts kernels that were compiled
@@ -25,9 +25,13 @@ from ..host import _error
 TARGET: tuple[str, str, int] = ("", "", 0)
 #: kernel -> (warps, stages, threads of a block, bytes of shared memory, file, symbol)
 KERNELS: dict[str, tuple[int, int, int, int, str, str]] = {}
+#: kernels whose programs wait for one another: all of them must run at the same time
+COOPERATIVE: tuple[str, ...] = ()
+#: what torch is allowed in products and convolutions
+TF32: bool = False
 
-__all__ = ["DeviceMemory", "DeviceView", "DriverDevice", "NoDevice", "TorchDevice", "device_view",
-           "open_device", "resident", "sequence"]  # fmt: skip
+__all__ = ["DeviceMemory", "DeviceView", "DriverDevice", "LibraryFunction", "NoDevice",
+           "TorchDevice", "device_view", "open_device", "resident", "sequence"]  # fmt: skip
 
 
 class DeviceMemory:
@@ -46,8 +50,9 @@ class DeviceView:
     """Elements of device memory, copied in and out whole; strides count elements."""
 
     def __init__(
-        self, memory: DeviceMemory, dtype: str, offset: int, shape: Any, strides: Any = None
-    ) -> None:
+        self, memory: DeviceMemory, dtype: str, offset: int, shape: Any, strides: Any = None,
+        copies: int = 0, ahead: int = 0,
+    ) -> None:  # fmt: skip
         self.memory, self.dtype, self.shape = memory, np.dtype(dtype), tuple(shape)
         size = self.dtype.itemsize
         dense = [1] * len(self.shape)
@@ -55,6 +60,8 @@ class DeviceView:
             dense[axis] = dense[axis + 1] * self.shape[axis + 1]
         steps = dense if strides is None else strides
         self.steps = tuple(s * size for s in steps)
+        if copies:  # of a buffer that each of several steps has, with nothing in between
+            self.shape, self.steps = (copies, *self.shape), (ahead, *self.steps)
         ends = [(n - 1) * s for n, s in zip(self.shape, self.steps, strict=True)]
         self.lowest = sum(e for e in ends if e < 0)
         self.nbytes = sum(map(abs, ends)) + size if 0 not in self.shape else 0
@@ -62,7 +69,7 @@ class DeviceView:
         count = 1
         for n in self.shape:
             count *= n
-        self.whole = self.nbytes == count * size
+        self.whole = self.nbytes == count * size or copies > 0
 
     def _over(self, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if not self.nbytes:
@@ -84,10 +91,11 @@ class DeviceView:
 
 
 def device_view(
-    memory: DeviceMemory, dtype: str, offset: int, shape: Any, strides: Any = None
-) -> DeviceView:
-    """What ``view`` is for memory of the host."""
-    return DeviceView(memory, dtype, offset, shape, strides)
+    memory: DeviceMemory, dtype: str, offset: int, shape: Any, strides: Any = None,
+    copies: int = 0, ahead: int = 0,
+) -> DeviceView:  # fmt: skip
+    """What ``view`` is for memory of the host; ``copies`` of it lie ``ahead`` bytes apart."""
+    return DeviceView(memory, dtype, offset, shape, strides, copies, ahead)
 
 
 def resident(data: np.ndarray[Any, Any]) -> DeviceMemory:
@@ -97,14 +105,25 @@ def resident(data: np.ndarray[Any, Any]) -> DeviceMemory:
     return memory
 
 
-def sequence(launches: Sequence[Any], inputs: dict[str, Any]) -> Callable[..., None]:
+def sequence(
+    launches: Sequence[Any], inputs: dict[str, Any], steps: int = 0
+) -> Callable[..., None]:
     """A function that copies its arguments to the ``inputs`` and starts the launches in order.
 
-    A launch is (kernel, programs, pointers, sizes); a pointer is (memory, byte, dtype).
+    A launch is (kernel, programs, pointers, sizes); a pointer is (memory, byte, dtype), or (memory,
+    byte, dtype, ahead) into a buffer that each of several steps has, so many bytes apart. Of
+    ``steps`` every one has the launches once.
     """
+    launches = [
+        (name, programs, [(m, at + step * (ahead[0] if ahead else 0), dtype)
+                          for m, at, dtype, *ahead in pointers], sizes)
+        for step in range(max(steps, 1))
+        for name, programs, pointers, sizes in launches
+    ]  # fmt: skip
     start = DEVICE.prepare(launches)
     targets = list(inputs.values())
 
+    @np.errstate(all="ignore")  # Triton's interpreter computes with NumPy
     def run(*given: Any) -> None:
         for target, value in zip(targets, given, strict=True):
             target[...] = value
@@ -137,6 +156,46 @@ class NoDevice:
     def prepare(self, launches: Sequence[Any]) -> Callable[[], None]:
         hint = "compile it for a target that can: numpy, or c with a C compiler"
         raise _error("this program cannot run here", got=self.reason, hint=hint)
+
+
+class LibraryFunction:
+    """A product or convolution by torch, started like a kernel; the last argument is the result.
+
+    The algorithms are those that give the same bits each time.
+    """
+
+    def __init__(self, torch: Any, function: str, tf32: bool, settings: dict[str, Any]) -> None:
+        self.torch, self.function, self.tf32 = torch, function, tf32
+        self.settings = settings
+
+    def __getitem__(self, grid: object) -> Callable[..., None]:
+        return self.run
+
+    def run(self, a: Any, b: Any, out: Any) -> None:
+        torch, products = self.torch, self.torch.backends.cuda.matmul
+        before = products.allow_tf32
+        products.allow_tf32 = self.tf32
+        try:
+            with torch.backends.cudnn.flags(deterministic=True, allow_tf32=self.tf32):
+                if self.function == "matmul":
+                    torch.bmm(a, b, out=out)
+                else:
+                    out.copy_(self._convolution(a, b, out))
+        finally:
+            products.allow_tf32 = before
+
+    def _convolution(self, a: Any, b: Any, out: Any) -> Any:
+        how = self.settings
+        given = (how["stride"], how["padding"], how["dilation"], False,
+                 [0] * len(how["stride"]), how["groups"])  # fmt: skip
+        if self.function == "convolution":
+            return self.torch.convolution(a, b, None, *given)
+        gradient = self.torch.ops.aten.convolution_backward
+        if self.function == "input_grad":
+            image = a.new_empty(1).expand(out.shape)  # only its shape is looked at
+            return gradient(a, image, b, None, *given, [True, False, False])[0]
+        weights = a.new_empty(1).expand(out.shape)
+        return gradient(b, a, weights, None, *given, [False, True, False])[1]
 
 
 class TorchDevice:
@@ -180,16 +239,45 @@ class TorchDevice:
 
     def _ready(self, launch: Any) -> tuple[Any, tuple[int], list[Any], dict[str, Any]]:
         name, programs, pointers, sizes = launch
+        if name.startswith("torch."):
+            views = [self.torch.as_strided(self._pointer(*p), *view)
+                     for p, view in zip(pointers, sizes, strict=True)]  # fmt: skip
+            return LibraryFunction(self.torch, name[6:], TF32, programs), (1,), views, {}
         warps, stages = KERNELS[name][:2]
-        arguments = [self._pointer(*p) for p in pointers]
+        arguments = [*(self._pointer(*p) for p in pointers), *sizes]
         options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
-        return getattr(self.module, name), (programs,), [*arguments, *sizes], options
+        kernel = getattr(self.module, name)
+        if name in COOPERATIVE:
+            if self.place == "cpu":
+                programs = 1  # the interpreter runs one after the other: none may wait for others
+            else:
+                options["launch_cooperative_grid"] = True
+                programs = min(programs, self._resident(kernel, arguments, options))
+        return kernel, (programs,), arguments, options
+
+    def _resident(self, kernel: Any, arguments: list[Any], options: dict[str, Any]) -> int:
+        """How many programs of a kernel the device runs at the same time."""
+        if self.torch.version.hip:
+            raise _error("persistent kernels are for CUDA", got="a GPU of AMD",
+                         hint="compile for target triton:launches")  # fmt: skip
+        compiled = kernel.warmup(*arguments, grid=(1,), **options)
+        compiled._init_handles()
+        found = ctypes.c_int()
+        driver = ctypes.CDLL("libcuda.so.1")
+        status = driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(
+            ctypes.byref(found), ctypes.c_void_p(compiled.function),
+            32 * options["num_warps"], ctypes.c_size_t(compiled.metadata.shared),
+        )  # fmt: skip
+        if status:
+            raise _error("the GPU's driver does not tell how many programs fit",
+                         got=f"status {status}")  # fmt: skip
+        properties = self.torch.cuda.get_device_properties(self.torch.cuda.current_device())
+        return max(1, found.value * properties.multi_processor_count)
 
     def _pointer(self, memory: DeviceMemory, offset: int, dtype: str) -> Any:
         block = memory.block
-        size = np.dtype(dtype).itemsize
-        end = offset + (len(block) - offset) // size * size
         kind = self.torch.int8 if dtype == "bool" else getattr(self.torch, dtype)
+        end = offset + (len(block) - offset) // kind.itemsize * kind.itemsize
         return block[offset:end].view(kind)
 
     def _graph(self, start: Callable[[], None]) -> Callable[[], None]:
@@ -232,6 +320,12 @@ class DriverDevice:
         create = "StreamCreateWithFlags" if self.hip else "StreamCreate"
         self.call(create, ctypes.byref(self.stream), 1)  # not waiting for the default stream
         self.functions: dict[str, Any] = {}
+        self.processors = 0 if self.hip else self._attribute(16)
+
+    def _attribute(self, number: int) -> int:
+        found = ctypes.c_int()
+        self.call("DeviceGetAttribute", ctypes.byref(found), number, 0)
+        return found.value
 
     def call(self, name: str, *arguments: Any) -> None:
         """One function of the driver by CUDA's name of it. Raises ModelError if it fails."""
@@ -276,9 +370,12 @@ class DriverDevice:
         ready = [self._ready(launch) for launch in launches]
         graph, runnable = ctypes.c_void_p(), ctypes.c_void_p()
         self.call("StreamBeginCapture", self.stream, 1)
-        for function, programs, threads, shared, parameters, _ in ready:
-            self.call("LaunchKernel", function, programs, 1, 1, threads, 1, 1, shared, self.stream,
-                      parameters, None)  # fmt: skip
+        for function, programs, threads, shared, cooperative, parameters, _ in ready:
+            given = (function, programs, 1, 1, threads, 1, 1, shared, self.stream, parameters)
+            if cooperative:
+                self.call("LaunchCooperativeKernel", *given)
+            else:
+                self.call("LaunchKernel", *given, None)
         self.call("StreamEndCapture", self.stream, ctypes.byref(graph))
         self.call("GraphInstantiateWithFlags", ctypes.byref(runnable), graph, ctypes.c_uint64(0))
 
@@ -294,7 +391,24 @@ class DriverDevice:
         values += [ctypes.c_int32(size) for size in sizes]
         values += [ctypes.c_uint64(0), ctypes.c_uint64(0)]  # Triton's scratch memory, not used
         addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
-        return self._function(file, symbol, shared), programs, threads, shared, addresses, values
+        function = self._function(file, symbol, shared)
+        cooperative = name in COOPERATIVE
+        if cooperative:
+            programs = min(programs, self._resident(function, threads, shared))
+        return function, programs, threads, shared, cooperative, addresses, values
+
+    def _resident(self, function: Any, threads: int, shared: int) -> int:
+        """How many programs of a kernel the device runs at the same time."""
+        if not self._attribute(95):
+            raise _error("this GPU cannot start programs that wait for one another",
+                         hint="compile with option launches")  # fmt: skip
+        found = ctypes.c_int()
+        self.call("OccupancyMaxActiveBlocksPerMultiprocessor", ctypes.byref(found), function,
+                  threads, ctypes.c_size_t(shared))  # fmt: skip
+        if not found.value:
+            raise _error("the kernel does not fit this GPU",
+                         got=f"{threads} threads, {shared} bytes of shared memory")  # fmt: skip
+        return found.value * self.processors
 
     def _function(self, file: str, symbol: str, shared: int) -> Any:
         if file not in self.functions:

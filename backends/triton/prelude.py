@@ -11,18 +11,63 @@ from collections.abc import Iterable
 __all__ = ["NEEDS", "PRELUDE", "prelude_text"]
 
 PRELUDE: dict[str, str] = {
-    "bf16": '''\
-# the interpreter would multiply the bit patterns of bf16: there the rounded value is widened again
+    "interpreted": """\
+# Triton's interpreter cuts f32 to bf16, multiplies the bit patterns of bf16, and widens its
+# subnormals to other numbers
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
-
-
+""",
+    "bf16": '''\
 @triton.jit
 def bf16(x):
-    """x rounded to 7 bits of mantissa, an operand of the tensor cores."""
+    """x rounded to 7 bits of mantissa, ties to even."""
     if INTERPRETED:
-        return x.to(tl.bfloat16).to(tl.float32)
+        bits = x.to(tl.float32).to(tl.uint32, bitcast=True)
+        bits = bits + (((bits >> 16) & 1) + 0x7FFF)
+        bits = tl.where(x != x, 0x7FC00000, bits)
+        return (bits >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
     else:
         return x.to(tl.bfloat16)
+''',
+    "widened": '''\
+@triton.jit
+def widened(x):
+    """A half as f32."""
+    if INTERPRETED and x.dtype == tl.bfloat16:
+        bits = x.to(tl.uint16, bitcast=True).to(tl.uint32) << 16
+        return bits.to(tl.float32, bitcast=True)
+    else:
+        return x.to(tl.float32)
+''',
+    "half": '''\
+@triton.jit
+def half(x):
+    """An operand of the tensor cores, as it lies in memory."""
+    if INTERPRETED:
+        return widened(x)
+    else:
+        return x
+''',
+    "grid_barrier": '''\
+@triton.jit
+def grid_barrier(counter, first, count):
+    """Waits until all programs are here, and makes what they wrote visible.
+
+    Each adds 1; the first one adds what is missing to 2**31, so that the sign of the counter
+    changes with the last to come. Nobody has to set it back: it is 0 or -2**31 in between.
+    """
+    tl.debug_barrier()
+    share = tl.where(first == 0, 2147483647 - count + 2, 1)
+    before = tl.atomic_add(counter, share, sem="release", scope="gpu")
+    now = tl.atomic_add(counter, 0, sem="acquire", scope="gpu")
+    while (before ^ now) >= 0:
+        now = tl.atomic_add(counter, 0, sem="acquire", scope="gpu")
+    tl.debug_barrier()
+''',
+    "next_first": '''\
+@triton.jit
+def next_first(first, tiles, count):
+    """The first tile of this program in a phase that follows one of so many tiles."""
+    return (first + count - tiles % count) % count
 ''',
     "expm1": '''\
 @triton.jit
@@ -112,7 +157,10 @@ def philox(block, stream, counter, seed):
 }
 
 #: what a function calls
-NEEDS: dict[str, tuple[str, ...]] = {"tanh": ("expm1",), "softplus": ("log1p",)}
+NEEDS: dict[str, tuple[str, ...]] = {
+    "tanh": ("expm1",), "softplus": ("log1p",), "bf16": ("interpreted",),
+    "widened": ("interpreted",), "half": ("interpreted", "widened"),
+}  # fmt: skip
 
 
 def prelude_text(names: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from ...errors import InternalError
 from ...ir.dtypes import DType
 from ...ir.kernel.kernel import Region
 from ...ir.kernel.scalar import Instr, ScalarProgram
-from .writer import Tile, Writer, dtype_text
+from .writer import Tile, Writer, dtype_text, wide
 
 __all__ = ["emit_program", "emit_region", "number"]
 
@@ -32,7 +32,7 @@ def number(value: float | int | bool, dtype: DType) -> str:
     if dtype.is_float:
         value = float(value)
         text = repr(value) if math.isfinite(value) else f'float("{value}")'
-        return f"tl.full([], {text}, {dtype_text(dtype)})"
+        return f"tl.full([], {text}, {dtype_text(wide(dtype))})"
     return f"tl.full([], {int(value)}, {dtype_text(dtype)})"
 
 
@@ -48,9 +48,11 @@ def emit_region(w: Writer, region: Region, tile: Tile, anchor: str | None = None
     """Loads, program and stores of a region over a tile; names of the program's results."""
     inputs = [] if anchor is None else [anchor]
     inputs += [w.load(access, tile) for access in region.loads]
-    results = emit_program(w, region.program, inputs)
+    program = region.program
+    results = emit_program(w, program, inputs)
+    casts = {len(program.inputs) + k for k, i in enumerate(program.instrs) if i.op == "cast"}
     for position, access in region.stores:
-        w.store(access, tile, results[position])
+        w.store(access, tile, results[position], done=program.results[position] in casts)
     return results
 
 
@@ -71,12 +73,17 @@ def _text(w: Writer, program: ScalarProgram, instr: Instr, args: Sequence[str]) 
             return number(instr.literal, dtype)
         case "size":
             assert instr.size is not None
-            return f"({w.size(instr.size)}).to({dtype_text(dtype)})"
+            return f"({w.size(instr.size)}).to({dtype_text(wide(dtype))})"
         case "select":
             return f"tl.where({', '.join(args)})"
         case "cast":
             if dtype is DType.BOOL:
                 return f"{args[0]} != 0"
+            if dtype.is_half:
+                return w.rounded(args[0], dtype)
+            if dtype is DType.F32 and program.dtype(instr.args[0]).is_half:
+                w.helpers.add("widened")
+                return f"widened({args[0]})"
             return f"{args[0]}.to({dtype_text(dtype)})"
         case "not":
             return f"{args[0]} == 0"

@@ -12,7 +12,7 @@ from ...ir.kernel.kernel import Kernel
 from ...ir.kernel.memory import Access, Buffer, Space
 from .launches import Grid, Launch
 
-__all__ = ["ALIGNED_BYTES", "Coord", "Tile", "Writer", "dtype_text", "with_masks"]
+__all__ = ["ALIGNED_BYTES", "Coord", "Tile", "Writer", "dtype_text", "wide", "with_masks"]
 
 #: parameters and states of fewer bytes may lie anywhere: updates join them without gaps
 ALIGNED_BYTES = 64 * 1024
@@ -25,6 +25,11 @@ _TL = {DType.F64: "tl.float64", DType.F32: "tl.float32", DType.F16: "tl.float16"
 def dtype_text(dtype: DType) -> str:
     """The dtype in Triton's language."""
     return _TL[dtype]
+
+
+def wide(dtype: DType) -> DType:
+    """What values of the dtype are computed in: halves are widened as they are loaded."""
+    return DType.F32 if dtype.is_half else dtype
 
 
 @dataclass(frozen=True)
@@ -135,12 +140,11 @@ class Writer:
     # -- indices -----------------------------------------------------------------------------------
 
     def program(self) -> str:
-        """The number of this program."""
-        cast = ".to(tl.int64)" if self.wide else ""
-        return self.let("pid", f"tl.program_id(0){cast}")
+        """The number of the tile that the text is called for, see ``Launch``."""
+        return self.let("pid", f"tl.cast(tile, tl.int{64 if self.wide else 32})")
 
     def split_program(self, pid: str, counts: Sequence[str]) -> list[str]:
-        """The program's number as one index per count, the last one fastest."""
+        """The tile's number as one index per count, the last one fastest."""
         if len(counts) == 1:
             return [pid]
         names = []
@@ -207,15 +211,21 @@ class Writer:
     # -- memory ------------------------------------------------------------------------------------
 
     def load(
-        self, access: Access, tile: Tile, *, full: bool = False, other: str = "", prefix: str = "x"
-    ) -> str:
-        """A variable with the access's elements; outside the mask ``other``, or anything."""
+        self, access: Access, tile: Tile, *, full: bool = False, other: str = "",
+        prefix: str = "x", raw: bool = False,
+    ) -> str:  # fmt: skip
+        """A variable with the access's elements; outside the mask ``other``, or anything.
+
+        Halves are widened to f32 unless ``raw``.
+        """
         offset, dims = self.offset(access, tile, full=full or bool(tile.whole))
-        return self.load_at(access, offset, tile.mask(dims), other=other, prefix=prefix)
+        mask = tile.mask(dims)
+        return self.load_at(access, offset, mask, other=other, prefix=prefix, raw=raw)
 
     def load_at(
-        self, access: Access, offset: str, mask: str, *, other: str = "", prefix: str = "x"
-    ) -> str:
+        self, access: Access, offset: str, mask: str, *, other: str = "", prefix: str = "x",
+        raw: bool = False,
+    ) -> str:  # fmt: skip
         pointer = self.pointer(access.buffer)
         extra = f", mask={mask}" if mask else ""
         if mask and other:
@@ -223,14 +233,27 @@ class Writer:
         text = f"tl.load({pointer} + {offset}{extra})"
         if access.dtype is DType.BOOL:
             text += " != 0"
+        if access.dtype.is_half and not raw:
+            self.helpers.add("widened")
+            text = f"widened({text})"
         return self.let(prefix, text)
 
-    def store(self, access: Access, tile: Tile, value: str) -> None:
+    def rounded(self, value: str, dtype: DType) -> str:
+        """Text of an f32 value as a half, to the nearest and ties to even."""
+        if dtype is DType.BF16:
+            self.helpers.add("bf16")
+            return f"bf16({value})"
+        return f"{_wrapped(value)}.to({dtype_text(dtype)})"
+
+    def store(self, access: Access, tile: Tile, value: str, *, done: bool = False) -> None:
+        """Write the elements; halves are rounded unless that is ``done``."""
         offset, dims = self.offset(access, tile, full=True)
         mask = tile.mask(dims)
         extra = f", mask={mask}" if mask else ""
         if access.dtype is DType.BOOL:
             value = f"{value}.to(tl.int8)"
+        if access.dtype.is_half and not done:
+            value = self.rounded(value, access.dtype)
         self.line(f"tl.store({self.pointer(access.buffer)} + {offset}, {value}{extra})")
 
     # -- the launch -----------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from ...ir.bricks.elementwise import Elementwise
 from ...ir.bricks.placement import Copy
 from ...ir.bricks.shape import Reshape
 from ...ir.bricks.source import Constant, DimSize, Iota, Literal
-from ...ir.dims import Size, maximum
+from ...ir.dims import Size, hint, maximum
 from ...ir.dtypes import DType
 from ...ir.graph import Graph, Node
 from ...ir.kernel.kernel import Kernel, KernelProgram, Region
@@ -127,7 +127,12 @@ class _Lowering:
             case Leaf():
                 space = {Input: Space.INPUT, Parameter: Space.PARAMETER, State: Space.STATE}
                 name = self.leaf_names.get(brick.name) or self.namer.name(brick.name)
-                return Buffer(name, type.dtype, type.size, space[type_of(brick)], brick.name,
+                # rows of a parameter may be further apart than they are long
+                ends = (n * s for n, s in zip(type.shape, strides, strict=True))
+                size = type.size
+                for end in ends if isinstance(brick, Parameter | State) else ():
+                    size = end if hint(end) > hint(size) else size
+                return Buffer(name, type.dtype, size, space[type_of(brick)], brick.name,
                               type.shape, strides)  # fmt: skip
             case Literal():
                 name = self.namer.name("literal")
@@ -154,9 +159,8 @@ class _Lowering:
         """The value where it lies in memory, in its own shape."""
         placed = self._placed(node)
         root = placed.root
-        return Access(
-            self._buffer(root), node.type.dtype, placed.offset, node.type.shape, placed.strides
-        )
+        dtype = self.graph.node(root).type.dtype  # a half that is read as f32 is one in memory
+        return Access(self._buffer(root), dtype, placed.offset, node.type.shape, placed.strides)
 
     def _broadcast(self, node: Node, shape: tuple[Size, ...]) -> Access:
         """The value read over a larger index space, with NumPy's broadcasting."""
@@ -360,6 +364,8 @@ def _hints(node: Node) -> tuple[str, ...]:
         words.append("d")
     layer = node.origin.layer.rsplit("/", 1)[-1]
     words.append(layer)
+    if isinstance(brick, Cast) and brick.dtype.is_half:
+        return (*words, str(brick.dtype))
     if not layer or brick.mnemonic not in ("contract", "map"):
         words.append(brick.mnemonic)
     return tuple(words)

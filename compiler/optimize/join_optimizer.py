@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ...errors import InternalError, UsageError
 from ...ir.brick import Parameter, State
 from ...ir.bricks.arithmetic import (
+    abs,
     add,
     div,
     equal,
+    greater_equal,
+    less_equal,
+    logical_and,
     maximum,
     minimum,
     mul,
+    reciprocal,
     sqrt,
     square,
     where,
@@ -29,6 +36,7 @@ from ...ir.origin import Origin
 from ...ir.types import TensorType
 from ...ir.value import Value
 from ..differentiate import gradient_outputs
+from ..loss_scaling import GOOD_STEPS, SCALE, SCALED, LossScale
 from ..optimizers import Optimizer
 
 __all__ = ["CALLS", "LEARNING_RATE", "STEP", "join_gradients", "join_optimizer"]
@@ -46,7 +54,7 @@ def join_gradients(graph: Graph, optimizer: Optimizer, *, runtime_lr: bool = Tru
     found = gradient_outputs(graph)
     gradients = {leaf: graph.outputs[name] for leaf, name in found.items()}
     result = join_optimizer(graph, gradients, optimizer, runtime_lr=runtime_lr)
-    for name in found.values():
+    for name in (*found.values(), *([SCALED] if optimizer.loss_scale else [])):
         del result.outputs[name]
     return result
 
@@ -60,7 +68,8 @@ def join_optimizer(
     ``conv1.weight/momentum``. With ``runtime_lr`` the learning rate is the state
     ``optimizer.lr``, otherwise a constant. Half-precision parameters are updated in f32, and
     their states are f32. Where a step takes several calls, gradients add up in states called
-    ``conv1.weight/accumulated``.
+    ``conv1.weight/accumulated``. Gradients of a scaled loss (``scale_loss``) are divided by the
+    scale, and nothing but the scale moves unless all of them are finite.
 
     Raises UsageError if a parameter has an update of its own, or a name is taken.
     """
@@ -92,8 +101,17 @@ class _Join:
         self.optimizer = optimizer
         self.builder = Builder(graph)
         self.general = Origin(note="optimizer")
+        #: floating states that the forward pass moves
+        self.moved = frozenset(
+            name for name, id in graph.states.items()
+            if id in graph.updates and graph.node(id).type.dtype.is_float
+        )  # fmt: skip
         #: true in the last call of a step; None if every call is one
         self.last: Value | None = None
+        #: true where parameters and states move; None if they always do
+        self.moves: Value | None = None
+        #: steps before and after this call, if they are counted
+        self.steps: tuple[GraphValue, Value] | None = None
 
     def trained(self, id: int, gradient: int) -> _Trained:
         node = self.graph.node(id)
@@ -119,9 +137,19 @@ class _Join:
         widest = DType.F64 if any(t.compute is DType.F64 for t in trained) else DType.F32
         self.builder.origin = self.general
         self._count_calls()
+        self.moves = self.last
         hyper = self._hyper(widest, runtime_lr)
+        scaling = self.optimizer.loss_scale
+        if scaling is not None:
+            trained = self._unscaled(trained)
         accumulated = {t.id: self._accumulated(t) for t in trained}
         trained = [replace(t, gradient=accumulated[t.id]) for t in trained]
+        if scaling is not None:
+            self._move_scale(scaling, self._finite(trained))
+        if self.steps is not None:
+            before, after = self.steps
+            self.builder.origin = self.general
+            self._set(before, self._kept(before, after))
         clip = self._clip(trained, widest)
         self.builder.origin = self.general
         prepared: dict[DType, Mapping[str, Value]] = {}
@@ -162,7 +190,7 @@ class _Join:
         if self.optimizer.counts_steps:
             before = self._state(STEP, TensorType(DType.I64), constant(0))
             after = add(before, 1)
-            self._set(before, after if self.last is None else where(self.last, after, before))
+            self.steps = before, after
             hyper["step"] = self._cast(after, dtype)
         return hyper
 
@@ -186,6 +214,9 @@ class _Join:
 
     def _update(self, t: _Trained, hyper: Mapping[str, Value], clip: Value | None) -> None:
         gradient = self._cast(t.gradient, t.compute)
+        if self.optimizer.loss_scale is not None and self.moves is not None:
+            # the update then waits for all gradients, instead of being stored until they are known
+            gradient = where(self.moves, gradient, 0.0)
         if clip is not None:
             gradient = mul(gradient, self._cast(clip, t.compute))
         if self.last is not None:
@@ -207,9 +238,53 @@ class _Join:
         for name, state in states.items():
             self._set(state, self._kept(state, after[name]))
 
+    def _unscaled(self, trained: Sequence[_Trained]) -> list[_Trained]:
+        """The same with the gradients of the loss itself."""
+        self.builder.origin = self.general
+        inverse = reciprocal(self.builder.value(self.graph.states[SCALE]))
+        found = []
+        for t in trained:
+            self.builder.origin = t.origin.with_note("unscaled")
+            gradient = self._cast(t.gradient, t.compute)
+            found.append(replace(t, gradient=mul(gradient, self._cast(inverse, t.compute))))
+        return found
+
+    def _finite(self, trained: Sequence[_Trained]) -> Value:
+        """True if no gradient holds an infinity or a NaN: their sum would be none either."""
+        found: Value | None = None
+        for t in trained:
+            self.builder.origin = t.origin.with_note("finite")
+            total = reduce_sum(t.gradient) if t.gradient.rank else t.gradient
+            fine = less_equal(abs(total), float(np.finfo(t.compute.numpy).max))
+            found = fine if found is None else logical_and(found, fine)
+        assert found is not None
+        return found
+
+    def _move_scale(self, scaling: LossScale, finite: Value) -> None:
+        """Shrink, grow or keep the scale at the end of a step; states that the forward pass
+        moves (running means) stay with the parameters, what counts goes on.
+        """
+        self.builder.origin = self.general
+        scale = self.builder.value(self.graph.states[SCALE])
+        good = self._state(GOOD_STEPS, TensorType(DType.I64), constant(0))
+        after = add(good, 1)
+        grows = greater_equal(after, scaling.interval)
+        larger = minimum(mul(scale, scaling.growth), scaling.largest)
+        smaller = maximum(mul(scale, scaling.backoff), scaling.least)
+        self._set(scale, self._kept(scale, where(finite, where(grows, larger, scale), smaller)))
+        count = where(finite, where(grows, 0, after), 0)
+        self._set(good, self._kept(good, count))
+        for leaf, value in list(self.graph.updates.items()):
+            node = self.graph.node(leaf)
+            if isinstance(node.brick, State) and node.brick.name in self.moved:
+                self.builder.origin = self.graph.node(value).origin
+                old = self.builder.value(leaf)
+                self._set(old, where(finite, self.builder.value(value), old))
+        self.moves = finite if self.last is None else logical_and(self.last, finite)
+
     def _kept(self, old: Value, new: Value) -> Value:
-        """The new value in the last call of a step, the old one in the others."""
-        return new if self.last is None else where(self.last, new, old)
+        """The new value where parameters move, else the old one."""
+        return new if self.moves is None else where(self.moves, new, old)
 
     def _state(self, name: str, type: TensorType, first: Initializer) -> GraphValue:
         if name in self.graph.states or name in self.graph.parameters or name in self.graph.inputs:

@@ -1,16 +1,18 @@
 """Give every update a value of its own, so that it can be stored over its parameter.
 
 An output that is such a parameter, or a view of one, gets a copy too: the caller is to see
-the value from before the step, and outputs are read when the step is over.
+the value from before the step, and outputs are read when the step is over. So does a half that
+is only widened: targets that do that as they read have it in memory as a half.
 """
 
 from __future__ import annotations
 
 from ...ir.brick import Leaf, View
+from ...ir.bricks.convert import is_widening
 from ...ir.bricks.placement import Copy
 from ...ir.bricks.source import Constant, DimSize, Iota, Literal
 from ...ir.builder import Builder, rewrite
-from ...ir.graph import Graph
+from ...ir.graph import Graph, Node
 
 __all__ = ["own_updates"]
 
@@ -25,6 +27,7 @@ def own_updates(graph: Graph) -> Graph:
         node = new.node(value)
         if (
             isinstance(node.brick, Leaf | View | Constant | DimSize | Iota | Literal)
+            or _widens(new, node)
             or value in seen
         ):
             builder.origin = node.origin
@@ -35,8 +38,12 @@ def own_updates(graph: Graph) -> Graph:
         source = new.node(value)
         while isinstance(source.brick, View):
             source = new.node(source.operands[0])
-        if source.id in new.updates:
+        if source.id in new.updates or _widens(new, source):
             builder.origin = new.node(value).origin
             operand = builder.value(value)
             new.outputs[name] = operand.apply(Copy(None), operand).id
     return new
+
+
+def _widens(graph: Graph, node: Node) -> bool:
+    return bool(node.operands) and is_widening(node.brick, graph.node(node.operands[0]).type)

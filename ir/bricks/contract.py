@@ -11,12 +11,14 @@ import numpy as np
 from ...errors import DtypeError, ShapeError
 from ..brick import Array, Brick
 from ..dims import Size
+from ..dtypes import DType
 from ..types import TensorType
 from ..value import Value
+from .convert import cast
 from .elementwise import broadcast_shapes
 from .shape import broadcast_to, reshape
 
-__all__ = ["Contract", "contract", "linear", "matmul"]
+__all__ = ["Contract", "contract", "linear", "matmul", "sums_dtype"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,11 @@ class Contract(Brick):
     """Product of two tensors, summed over the letters that the result lacks.
 
     ``spec`` is like einsum's: ``"nk,ok->no"``. A letter of one operand alone must be in the
-    result, and no letter occurs twice in one place.
+    result, and no letter occurs twice in one place. ``sums`` is the dtype of the sums and of
+    the result, f32 for halves that are not to be rounded; None is the operands' dtype.
 
     Shapes:  by the letters; a letter has one size
-    Dtypes:  one float dtype; f32 sums in f32
+    Dtypes:  one float dtype; f32 and halves sum in f32
     Grad:    da = contract(dy, b), db = contract(a, dy)
     Raises:  ShapeError if sizes differ or the spec is bad; DtypeError if dtypes differ
     """
@@ -36,6 +39,7 @@ class Contract(Brick):
     arity: ClassVar[int | None] = 2
 
     spec: str
+    sums: DType | None = None
 
     def letters(self) -> tuple[str, str, str]:
         """The letters of both operands and of the result."""
@@ -73,7 +77,7 @@ class Contract(Brick):
                         f"contract {self.spec}: {letter!r} has two sizes",
                         got=f"{left} and {right}", expected="equal sizes",
                     )  # fmt: skip
-        return left.with_shape(sizes[c] for c in result)
+        return TensorType.of(sums_dtype(left, self.sums), (sizes[c] for c in result))
 
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
         result = np.einsum(self.spec, *operands, optimize=True)
@@ -84,10 +88,19 @@ class Contract(Brick):
     ) -> Sequence[Value | None]:
         a, b, c = self.letters()
         left, right = operands
+        cotangent = cast(cotangent, left.dtype)
         return (
             contract(f"{c},{b}->{a}", cotangent, right),
             contract(f"{a},{c}->{b}", left, cotangent),
         )
+
+
+def sums_dtype(operand: TensorType, sums: DType | None) -> DType:
+    """The dtype of a product's result. Raises DtypeError for sums that are not known."""
+    if sums is not None and not (sums is DType.F32 and operand.dtype.is_half):
+        raise DtypeError("products are summed in another dtype", got=f"{operand.dtype} in {sums}",
+                         expected="f16 or bf16 in f32, all others in themselves")  # fmt: skip
+    return operand.dtype if sums is None else sums
 
 
 def contract(spec: str, a: Value, b: Value) -> Value:

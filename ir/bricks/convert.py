@@ -9,14 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from ..brick import Array, Brick
-from ..dtypes import DType
+from ..dtypes import DType, round_to
 from ..types import TensorType
 from ..value import Value
 
-__all__ = ["Cast", "StopGradient", "cast", "stop_gradient"]
+__all__ = ["Cast", "StopGradient", "cast", "is_rounding", "is_widening", "stop_gradient"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,7 @@ class Cast(Brick):
         return operands[0].with_dtype(self.dtype)
 
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
-        with np.errstate(all="ignore"):
-            return operands[0].astype(self.dtype.numpy)
+        return round_to(operands[0], self.dtype)
 
     def vjp(
         self, operands: Sequence[Value], result: Value, cotangent: Value
@@ -72,6 +69,16 @@ class StopGradient(Brick):
         self, operands: Sequence[Value], result: Value, cotangent: Value
     ) -> Sequence[Value | None]:
         return (None,)
+
+
+def is_rounding(brick: Brick, operand: TensorType) -> bool:
+    """True for a cast from f32 to a half."""
+    return isinstance(brick, Cast) and brick.dtype.is_half and operand.dtype is DType.F32
+
+
+def is_widening(brick: Brick, operand: TensorType) -> bool:
+    """True for a cast from a half to f32, which changes no value."""
+    return isinstance(brick, Cast) and brick.dtype is DType.F32 and operand.dtype.is_half
 
 
 def cast(x: Value, dtype: DType | str) -> Value:

@@ -12,8 +12,11 @@ import numpy as np
 from ...errors import DtypeError, ShapeError, UnsupportedError
 from ..brick import Array, Brick
 from ..dims import Size, evaluate, exact_div, minimum
+from ..dtypes import DType
 from ..types import TensorType
 from ..value import Value
+from .contract import sums_dtype
+from .convert import cast
 
 __all__ = ["Convolution", "ConvolutionInputGrad", "ConvolutionWeightGrad", "convolution"]
 
@@ -30,6 +33,8 @@ class _Convolution(Brick):
     padding: Pairs
     dilation: Ints
     groups: int
+    #: dtype of the sums and of the result, f32 for halves; None: the operands'
+    sums: DType | None
 
     def _check(self, operands: Sequence[TensorType]) -> int:
         """The number of spatial axes."""
@@ -118,6 +123,9 @@ class _Convolution(Brick):
     def _padded(self, x: Array) -> Array:
         return np.pad(x, ((0, 0), (0, 0), *self.padding))
 
+    def _result(self, operand: TensorType, shape: Sequence[Size]) -> TensorType:
+        return TensorType.of(sums_dtype(operand, self.sums), shape)
+
     @property
     def _geometry(self) -> tuple[Ints, Pairs, Ints, int]:
         return self.stride, self.padding, self.dilation, self.groups
@@ -129,7 +137,7 @@ class Convolution(_Convolution):
 
     Shapes:  x [N, C, *S], w [O, C/groups, *K] -> y [N, O, *S'],
              S' = (S + lo + hi - dilation·(K - 1) - 1)//stride + 1
-    Dtypes:  f32, f64; accumulates in the same dtype
+    Dtypes:  f32, f64, which accumulate in themselves; halves, in f32
     Grad:    dx by ConvolutionInputGrad, dw by ConvolutionWeightGrad
     Raises:  ShapeError if channels, groups or kernel do not fit
     """
@@ -140,12 +148,13 @@ class Convolution(_Convolution):
     padding: Pairs
     dilation: Ints
     groups: int
+    sums: DType | None = None
 
     def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
         self._check(operands)
         x, w = operands
         self._channels(x.shape[1], w)
-        return x.with_shape((x.shape[0], w.shape[0], *self._output(x.shape[2:], w.shape[2:])))
+        return self._result(x, (x.shape[0], w.shape[0], *self._output(x.shape[2:], w.shape[2:])))
 
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
         x, w = self._grouped(self._padded(operands[0]), 1), self._grouped(operands[1], 0)
@@ -162,6 +171,7 @@ class Convolution(_Convolution):
         self, operands: Sequence[Value], result: Value, cotangent: Value
     ) -> Sequence[Value | None]:
         x, w = operands
+        cotangent = cast(cotangent, x.dtype)
         return (
             x.apply(ConvolutionInputGrad(*self._geometry, x.shape[2:]), cotangent, w),
             x.apply(ConvolutionWeightGrad(*self._geometry, _fixed(w.shape[2:])), x, cotangent),
@@ -173,7 +183,7 @@ class ConvolutionInputGrad(_Convolution):
     """The adjoint of Convolution in x; alone, a transposed convolution.
 
     Shapes:  dy [N, O, *S'], w [O, C/groups, *K] -> dx [N, C, *input_size]
-    Dtypes:  f32, f64
+    Dtypes:  as Convolution
     Grad:    in dy by Convolution, in w by ConvolutionWeightGrad
     Raises:  ShapeError if the sizes belong to no convolution
     """
@@ -185,6 +195,7 @@ class ConvolutionInputGrad(_Convolution):
     dilation: Ints
     groups: int
     input_size: tuple[Size, ...]
+    sums: DType | None = None
 
     def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
         self._check(operands)
@@ -198,7 +209,7 @@ class ConvolutionInputGrad(_Convolution):
         if count != dy.shape[2:]:
             raise ShapeError(f"{self.mnemonic}: sizes do not fit", got=list(dy.shape[2:]),
                              expected=list(count))  # fmt: skip
-        return dy.with_shape((dy.shape[0], w.shape[1] * self.groups, *self.input_size))
+        return self._result(dy, (dy.shape[0], w.shape[1] * self.groups, *self.input_size))
 
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
         dy, w = self._grouped(operands[0], 1), self._grouped(operands[1], 0)
@@ -217,6 +228,7 @@ class ConvolutionInputGrad(_Convolution):
         self, operands: Sequence[Value], result: Value, cotangent: Value
     ) -> Sequence[Value | None]:
         dy, w = operands
+        cotangent = cast(cotangent, dy.dtype)
         return (
             dy.apply(Convolution(*self._geometry), cotangent, w),
             dy.apply(ConvolutionWeightGrad(*self._geometry, _fixed(w.shape[2:])), cotangent, dy),
@@ -228,7 +240,7 @@ class ConvolutionWeightGrad(_Convolution):
     """The adjoint of Convolution in w.
 
     Shapes:  x [N, C, *S], dy [N, O, *S'] -> dw [O, C/groups, *kernel_size]
-    Dtypes:  f32, f64
+    Dtypes:  as Convolution
     Grad:    in x by ConvolutionInputGrad, in dy by Convolution
     Raises:  ShapeError if the sizes belong to no convolution
     """
@@ -240,6 +252,7 @@ class ConvolutionWeightGrad(_Convolution):
     dilation: Ints
     groups: int
     kernel_size: Ints
+    sums: DType | None = None
 
     def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
         self._check(operands)
@@ -253,7 +266,7 @@ class ConvolutionWeightGrad(_Convolution):
                              expected=list(count))  # fmt: skip
         channels = self._divide(x.shape[1], "input")
         self._divide(dy.shape[1], "output")
-        return x.with_shape((dy.shape[1], channels, *self.kernel_size))
+        return self._result(x, (dy.shape[1], channels, *self.kernel_size))
 
     def evaluate(self, operands: Sequence[Array], dims: Mapping[str, int]) -> Array:
         x, dy = self._grouped(self._padded(operands[0]), 1), self._grouped(operands[1], 1)
@@ -269,6 +282,7 @@ class ConvolutionWeightGrad(_Convolution):
         self, operands: Sequence[Value], result: Value, cotangent: Value
     ) -> Sequence[Value | None]:
         x, dy = operands
+        cotangent = cast(cotangent, x.dtype)
         return (
             x.apply(ConvolutionInputGrad(*self._geometry, x.shape[2:]), dy, cotangent),
             x.apply(Convolution(*self._geometry), x, cotangent),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..dtypes import DType
+
 __all__ = ["Capabilities"]
 
 
@@ -17,6 +19,10 @@ class Capabilities:
     is the policy of orders of axes: "batch innermost" (a vector holds the same element of
     neighbouring examples), "channels last" (images [N, *S, C] and kernels [O, *K, C], all
     else as its type says) or "row major" (everything as its type says).
+
+    ``half`` is the dtype in which f32 activations and gradients are kept between kernels, and in
+    which products read them; None keeps everything as its type says. Such a target widens halves
+    as it loads them: a cast from a half to f32 needs no memory.
     """
 
     name: str
@@ -28,3 +34,8 @@ class Capabilities:
     single: bool = False
     #: most bytes of all parameters in one horizontally fused update; 0 turns it off
     bundle_bytes: int = 0
+    #: rows of a large parameter are never a multiple of so many bytes apart; 0 allows that
+    apart_bytes: int = 0
+    half: DType | None = None
+    #: several training steps can be started at once, each with inputs and results of its own
+    several_steps: bool = False

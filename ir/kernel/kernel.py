@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..dims import Dim, Size, hint, product
+from ..dtypes import DType
 from .anchors import Anchor
-from .memory import Access, Buffer
+from .memory import Access, Buffer, Space
 from .scalar import ScalarProgram
 
 __all__ = ["Kernel", "KernelProgram", "Region"]
@@ -98,6 +99,17 @@ class KernelProgram:
     def bytes_moved(self) -> int:
         """Bytes that all kernels move, at the typical sizes."""
         return sum(hint(k.bytes_moved) for k in self.kernels)
+
+    def rounds_leaf(self, kernel: Kernel) -> bool:
+        """True for a kernel that does nothing but round a parameter or state to a half."""
+        region = kernel.after
+        if kernel.anchor is not None or len(region.loads) != 1 or len(region.stores) != 1:
+            return False
+        load, (_, store) = region.loads[0], region.stores[0]
+        leaf = self.buffers[load.buffer].space in (Space.PARAMETER, Space.STATE)
+        casts = [i.op for i in region.program.instrs] == ["cast"]
+        fixed = all(isinstance(n, int) for n in region.shape)
+        return leaf and casts and fixed and load.dtype is DType.F32 and store.dtype.is_half
 
 
 def elements(shape: tuple[Size, ...]) -> int:

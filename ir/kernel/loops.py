@@ -268,6 +268,8 @@ class Phase:
     private: tuple[Buffer, ...] = ()
     #: what it does, for a comment; empty if the kernel has one phase
     note: str = ""
+    #: up to how many times the typical sizes one thread does it all; 0 if never
+    alone: float = 0.0
 
 
 @dataclass(frozen=True)

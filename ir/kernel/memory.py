@@ -46,7 +46,10 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Access:
-    """Elements ``offset + Σ index·stride`` of a buffer; stride 0 repeats an element."""
+    """Elements ``offset + Σ index·stride`` of a buffer; stride 0 repeats an element.
+
+    ``dtype`` is that of the memory. A scalar program reads a half as f32 if its input is f32.
+    """
 
     buffer: str
     dtype: DType

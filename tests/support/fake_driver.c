@@ -1,7 +1,8 @@
 /* Stands in for libcuda.so.1: memory of the host, launches written to $FAKE_LOG, nothing run.
  *
  * $FAKE_SM is the device's architecture (90), $FAKE_COUNTS how many parameters each kernel has
- * ("name=3 other=4 "), $FAKE_FAIL the function that fails. */
+ * ("name=3 other=4 "), $FAKE_FAIL the function that fails, $FAKE_RESIDENT how many blocks of a
+ * kernel fit one of the 7 multiprocessors (2). */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +27,13 @@ int cuInit(unsigned flags) { return (int)flags; }
 int cuDeviceGetCount(int *count) { return *count = 1, 0; }
 int cuDeviceGet(int *device, int number) { return *device = number, 0; }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
-    *value = attribute == 75 ? architecture() / 10 : architecture() % 10;
+    switch (attribute) {
+    case 16: *value = 7; break;                   /* multiprocessors */
+    case 75: *value = architecture() / 10; break; /* capability, major */
+    case 76: *value = architecture() % 10; break;
+    case 95: *value = fails("cooperative") == 0; break;
+    default: return 1;
+    }
     return device;
 }
 int cuDevicePrimaryCtxRetain(void **context, int device) { return *context = &fails, device; }
@@ -69,8 +76,22 @@ int cuModuleGetFunction(void **function, void *module, const char *name) {
 int cuFuncSetAttribute(void *function, int attribute, int value) {
     return function == NULL || attribute != 8 || value <= 48 * 1024;
 }
-int cuStreamBeginCapture_v2(void *stream, int mode) { return stream == NULL || mode != 1; }
-int cuStreamEndCapture(void *stream, void **graph) { return *graph = stream, 0; }
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function, int threads,
+                                                size_t shared) {
+    const char *given = getenv("FAKE_RESIDENT");
+    *blocks = given ? atoi(given) : 2;
+    return function == NULL || threads % 32 || shared > 232448;
+}
+
+static int capturing;
+int cuStreamBeginCapture_v2(void *stream, int mode) {
+    capturing++;
+    return stream == NULL || mode != 1;
+}
+int cuStreamEndCapture(void *stream, void **graph) {
+    capturing--;
+    return *graph = stream, 0;
+}
 int cuGraphInstantiateWithFlags(void **runnable, void *graph, unsigned long long flags) {
     return *runnable = graph, flags != 0;
 }
@@ -79,17 +100,28 @@ int cuGraphLaunch(void *runnable, void *stream) {
     return runnable == NULL || stream == NULL;
 }
 
-int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
-                   unsigned bz, unsigned shared, void *stream, void **parameters, void **extra) {
+static int launched(const char *kind, void *function, unsigned gx, unsigned bx, unsigned shared,
+                    void **parameters) {
     const char *counts = getenv("FAKE_COUNTS");
-    char line[1024], key[256];
+    char line[4096], key[256];
     snprintf(key, sizeof key, "%s=", (const char *)function);
     const char *found = counts ? strstr(counts, key) : NULL;
     int count = found ? atoi(found + strlen(key)) : 0;
-    int used = snprintf(line, sizeof line, "launch %s %u %u %u", (const char *)function, gx, bx, shared);
+    int used = snprintf(line, sizeof line, "%s %s %u %u %u", kind, (const char *)function, gx, bx, shared);
     for (int k = 0; k < count; k++) /* sizes have 32 bits, pointers 64: both are read as they are */
         used += snprintf(line + used, sizeof line - (size_t)used, " %llu",
                          (unsigned long long)*(const uint64_t *)parameters[k]);
     say(strcat(line, "\n"));
-    return gy != 1 || gz != 1 || by != 1 || bz != 1 || stream == NULL || extra != NULL;
+    return capturing != 1; /* all of them become part of a graph */
+}
+int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                   unsigned bz, unsigned shared, void *stream, void **parameters, void **extra) {
+    return gy != 1 || gz != 1 || by != 1 || bz != 1 || stream == NULL || extra != NULL ||
+           launched("launch", function, gx, bx, shared, parameters);
+}
+int cuLaunchCooperativeKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
+                              unsigned by, unsigned bz, unsigned shared, void *stream,
+                              void **parameters) {
+    return gy != 1 || gz != 1 || by != 1 || bz != 1 || stream == NULL ||
+           launched("cooperative", function, gx, bx, shared, parameters);
 }

@@ -74,6 +74,7 @@ class FakeBench:
     now: float = 100.0
     builds: list[list[str]] = field(default_factory=list)
     checked: list[str] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
 
     def clock(self) -> float:
         return self.now
@@ -94,6 +95,7 @@ class FakeTimed:
         made = self.trial.ways[way]
         seconds = self.bench.times.get((made.kernel.name, str(made.choice)), self.bench.usual)
         self.bench.now += seconds
+        self.bench.runs.append(f"{made.kernel.name} {made.choice}")
         return seconds
 
     def error(self, way: int) -> dict[str, float]:
@@ -196,6 +198,18 @@ def test_kernels_that_take_longest_come_first(tmp_path: Path) -> None:
     assert bench.builds[0][:3] == [
         "large rows=4 copy=whole", "large rows=1 copy=whole", "large rows=2 copy=whole",
     ]  # fmt: skip
+
+
+def test_every_turn_has_another_order(tmp_path: Path) -> None:
+    bench = FakeBench()
+    tune(bench, tmp_path, FC, kernel("fc2", 9), seconds=3.1)
+    (built,) = bench.builds
+    count = len(built)
+    assert count == 4
+    turns = [bench.runs[k : k + count] for k in range(0, len(bench.runs), count)]
+    assert all(sorted(turn) == sorted(built) for turn in turns)
+    # what a way finds in the caches is not always what the same one has left there
+    assert len({tuple(turn) for turn in turns}) > 10
 
 
 def test_results_are_remembered(tmp_path: Path) -> None:

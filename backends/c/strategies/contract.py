@@ -13,11 +13,24 @@ from dataclasses import dataclass, replace
 from ....ir.dims import Size, hint, product
 from ....ir.kernel import anchors
 from ....ir.kernel.kernel import Region
-from ....ir.kernel.loops import Fill, Fma, For, IndexOp, Let, Load, Parallel, Reduce, Store, When
+from ....ir.kernel.loops import (
+    Bound,
+    Fill,
+    Fma,
+    For,
+    IndexOp,
+    Let,
+    Load,
+    Parallel,
+    Reduce,
+    Store,
+    When,
+)
 from ....ir.kernel.memory import Access, Buffer, Space, contiguous_strides
 from ....ir.kernel.scalar import ScalarBuilder
 from ..emitter import Block, Emitter, index_of, leader, round_up
 from ..maps import map_region
+from .matvec import is_matvec, matvec
 from .tile import Column, Tile, columns, row_count, row_options, steps, tile_columns
 
 __all__ = ["contract"]
@@ -31,6 +44,12 @@ STACK_BYTES = 256 * 1024
 #: rows in a chunk of work, about; of a large operand more, to read memory in longer pieces
 CHUNK_ROWS = 32
 LARGE_ROWS = 128
+
+#: bytes of a matrix whose parts stay in the second caches of the threads that work on them
+KEPT_BYTES = 4 * 2**20
+
+#: groups of columns that make a part of such a matrix: a kilobyte of every row, to read it ahead
+STRIPE = 4
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,10 @@ def contract(em: Emitter) -> None:
     sizes = {c: left.size(c) for c in left.letters} | {c: right.size(c) for c in right.letters}
     lane = _lane(anchor.result, after, sizes, left, right)
     b, a = (left, right) if lane in left.letters and lane not in right.letters else (right, left)
+    letters = (a.letters, b.letters)
+    if is_matvec(a.access, b.access, letters, anchor.result, sizes):
+        matvec(em, a.access, b.access, letters)
+        return
     free = [c for c in anchor.result if c in a.letters and c not in b.letters and c != lane]
     free = [c for c in free if sizes[c] != 1]  # an axis of one element makes no rows
     row = max(free, key=lambda c: hint(sizes[c])) if free else ""
@@ -299,14 +322,22 @@ def _tiles(
     column_groups = 1
     if not row and isinstance(lanes, int):
         column_groups = -(-vectors // most_columns)
-    count = IndexOp("mul", count_rows, column_groups)
     column_group, block_of = em.var("group"), em.var("rest")
-    prologue.append(Let(column_group.name, IndexOp("mod", chunk, column_groups)))
-    prologue.append(Let(block_of.name, IndexOp("div", chunk, column_groups)))
-    number = em.var("block")
-    prologue.append(Let(number.name, IndexOp("mod", block_of, count_rows)))
-    left_over = em.var("outer")
-    prologue.append(Let(left_over.name, IndexOp("div", block_of, count_rows)))
+    number, left_over = em.var("block"), em.var("outer")
+    # a weight gradient: a thread has some columns, those whose products are its own going forward
+    bytes_of = hint(product(after.shape)) * dtype.itemsize
+    kept = bool(row) and isinstance(lanes, int) and isinstance(rows, int) and not outer
+    striped = kept and vectors > 2 * most_columns and bytes_of <= KEPT_BYTES
+    if striped:
+        column_groups = -(-vectors // (STRIPE * most_columns))
+        prologue.append(Let(number.name, IndexOp("mod", chunk, count_rows)))
+        prologue.append(Let(column_group.name, IndexOp("div", chunk, count_rows)))
+    else:
+        prologue.append(Let(column_group.name, IndexOp("mod", chunk, column_groups)))
+        prologue.append(Let(block_of.name, IndexOp("div", chunk, column_groups)))
+        prologue.append(Let(number.name, IndexOp("mod", block_of, count_rows)))
+        prologue.append(Let(left_over.name, IndexOp("div", block_of, count_rows)))
+    count = IndexOp("mul", count_rows, column_groups)
     for c in outer:
         i, more = em.var(f"i_{c}"), em.var("outer")
         prologue.append(Let(i.name, IndexOp("mod", left_over, sizes[c])))
@@ -428,7 +459,9 @@ def _tiles(
         return rows_of(0, depth, True, True)
 
     body: Block = list(prologue)
-    if column_groups > 1 and isinstance(lanes, int):
+    if striped and isinstance(lanes, int):
+        body += _wide(em, lanes, most_columns, group, (column_group, column_groups))
+    elif column_groups > 1 and isinstance(lanes, int):
         width, n = em.lanes * most_columns, em.var("n")
         whole = lanes // width
         body.append(Let(n.name, column_group * width))
@@ -449,17 +482,30 @@ def _tiles(
              (panel,) if packed else ())  # fmt: skip
 
 
-def _wide(em: Emitter, lanes: int, most: int, group: Callable[[list[Column]], Block]) -> Block:
-    """Many vectors of a fixed count: a loop over whole groups, then what is left."""
+def _wide(
+    em: Emitter,
+    lanes: int,
+    most: int,
+    group: Callable[[list[Column]], Block],
+    stripe: tuple[Size, int] = (0, 1),
+) -> Block:
+    """Many vectors of a fixed count: a loop over whole groups, then what is left.
+
+    ``stripe`` is which part of the columns, and of how many.
+    """
     width = em.lanes * most
     whole = lanes // width * width
+    number, count = stripe
     n = em.var("n")
     inner = group([Column(n + k * em.lanes, None, n) for k in range(most)])
-    body: Block = [For(n.name, 0, whole, tuple(inner), width)]
+    start: Size = number * (STRIPE * width) if count > 1 else 0
+    stop: Bound = IndexOp("min", whole, start + STRIPE * width) if count > 1 else whole
+    body: Block = [For(n.name, start, stop, tuple(inner), width)]
     if whole < lanes:
         cols = []
-        for start in range(whole, lanes, em.lanes):
-            part = lanes - start
-            cols.append(Column(start, None if part >= em.lanes else part, whole))
-        body += group(cols)
+        for at in range(whole, lanes, em.lanes):
+            part = lanes - at
+            cols.append(Column(at, None if part >= em.lanes else part, whole))
+        last = group(cols)
+        body += [When(count - 2, number, tuple(last))] if count > 1 else last
     return body

@@ -9,7 +9,6 @@ out. Where one vector of examples is all there is, neighbouring places fill the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from ....ir.dims import Size, exact_div, hint, product
 from ....ir.kernel import anchors
@@ -21,6 +20,8 @@ from ..emitter import Block, Emitter, index_of
 from ..maps import map_region
 from .contract import BLOCK_BYTES, partial_for
 from .flatten import flatten_convolution, flatten_input_grad
+from .geometry import Geometry
+from .single import channels_are_lanes, sums_over_channels
 from .taps import Axis, adjoint_axis, fixed, forward_axis, over_taps, tap_of
 from .tile import Column, Tile, row_count, row_options, steps, tile_columns
 
@@ -31,28 +32,7 @@ LARGE_IMAGE = 4 * 2**20
 SMALL_WEIGHTS = 2**19
 
 
-@dataclass(frozen=True)
-class _Geometry:
-    """What forward convolution and input gradient differ in.
-
-    ``rows`` and ``depth`` are output and input channels of one group, with the strides of
-    ``w`` along them and along groups. ``axes`` gives the loops over taps at a place;
-    ``inside`` the places of the last axis at which all taps meet the image, None if that is
-    not known, and the loop over taps there.
-    """
-
-    groups: int
-    rows: int
-    depth: int
-    kernel: tuple[int, ...]
-    row_stride: Size
-    depth_stride: Size
-    axes: Callable[[Sequence[Size]], list[Axis]]
-    inside: tuple[int, int] | None
-    whole: Callable[[Size], Axis]
-
-
-def _panels(em: Emitter, w: Access, geo: _Geometry, r: int) -> tuple[Buffer, int]:
+def _panels(em: Emitter, w: Access, geo: Geometry, r: int) -> tuple[Buffer, int]:
     """Weights in the order in which tiles read them: [group][rows / r][depth][taps][r].
 
     Returns the buffer and the number of elements of a group.
@@ -88,7 +68,7 @@ class _Sums:
     """For each place, rows of weights times vectors of examples."""
 
     def __init__(
-        self, em: Emitter, x: Access, w: Access, geo: _Geometry, *, flattened: bool
+        self, em: Emitter, x: Access, w: Access, geo: Geometry, *, flattened: bool
     ) -> None:
         self.em = em
         self.x = x
@@ -412,9 +392,12 @@ def convolution(em: Emitter) -> None:
     inside = None
     if len(kernel) > 1:
         inside = _inside(x.shape[-1], em.kernel.after.shape[-1], kernel[-1], anchor)
-    geo = _Geometry(anchor.groups, fixed(rows), fixed(w.shape[1]), kernel, w.strides[0],
+    geo = Geometry(anchor.groups, fixed(rows), fixed(w.shape[1]), kernel, w.strides[0],
                     w.strides[1], axes, inside, whole)  # fmt: skip
-    _Sums(em, x, w, geo, flattened=flattened).run()
+    if channels_are_lanes(em):
+        sums_over_channels(em, x, w, geo)
+    else:
+        _Sums(em, x, w, geo, flattened=flattened).run()
 
 
 def _inside(
@@ -461,6 +444,6 @@ def convolution_input_grad(em: Emitter) -> None:
         first = min(out, max(0, (kernel[-1] - 1) * anchor.dilation[-1] - lo))
         end = min(out, size - lo)
         inside = (first, end) if end > first else None
-    geo = _Geometry(anchor.groups, fixed(w.shape[1]), fixed(depth), kernel, w.strides[1],
+    geo = Geometry(anchor.groups, fixed(w.shape[1]), fixed(depth), kernel, w.strides[1],
                     w.strides[0], axes, inside, whole)  # fmt: skip
     _Sums(em, dy, w, geo, flattened=flattened).run()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ....errors import UnsupportedError
 from ....ir.kernel import anchors
 from ..launches import TritonKernel
-from . import contract, convolution, maps, movement, reduce, window
+from . import contract, convolution, maps, movement, reduce, vendor, window
 from .common import Context
 
 __all__ = ["Context", "carry_out"]
@@ -43,6 +43,19 @@ def carry_out(context: Context) -> TritonKernel:
     strategy = maps.map_kernel if anchor is None else _TABLE.get(type(anchor))
     if strategy is None:
         raise UnsupportedError("triton has no kernel for this anchor", got=context.kernel.kind)
-    made = strategy(context)
+    made = _by_library(context) or strategy(context)
     choice, options = context.picks.finish()
     return replace(made, choice=choice, options=options)
+
+
+def _by_library(context: Context) -> TritonKernel | None:
+    """The kernel with torch's help, if that is allowed, possible and chosen."""
+    if not context.options.vendor:
+        return None
+    call = vendor.possible(context)
+    if call is None:
+        return None
+    usual = "torch" if vendor.pays(context) else "triton"
+    if context.picks.pick("library", usual, ("torch", "triton")) == "triton":
+        return None
+    return vendor.library_kernel(context, call)

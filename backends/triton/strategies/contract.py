@@ -51,7 +51,8 @@ def contract(context: Context) -> TritonKernel:
                 strides=(*(mine[c] for c in batch), *(mine[c] for c in free), *over),
             )
             there = replace(tile, coords=(*outer, *kept, *inner))
-            return w.load(flat, there, full=True, other="0.0", prefix="ab"[not rows_are_free])
+            return w.load(flat, there, full=True, other="0.0", prefix="ab"[not rows_are_free],
+                          raw=True)  # fmt: skip
 
         return load
 

@@ -130,7 +130,7 @@ def _joined(group: Coord, channel: Coord, share: Size) -> Coord:
 
 def _plain(w: Writer, access: Access, coords: Coords, tile: Tile, prefix: str) -> str:
     there = replace(tile, coords=tuple(coords))
-    return w.load(access, there, full=True, other="0.0", prefix=prefix)
+    return w.load(access, there, full=True, other="0.0", prefix=prefix, raw=True)
 
 
 def _at(w: Writer, tile: Tile, start: int, terms: Sequence[tuple[Coord, int]]) -> str:
@@ -161,7 +161,7 @@ def _image(
             masks.append(f"({at} >= 0) & ({at} < {w.size(x.shape[3 + axis])})")
     offset, _ = w.sum_of(tile, start, terms, full=True)
     mask = replace(tile, whole=tuple(masks)).mask([0, 1])
-    return w.load_at(x, offset, mask, other="0.0", prefix="a")
+    return w.load_at(x, offset, mask, other="0.0", prefix="a", raw=True)
 
 
 def _cotangent(
@@ -193,4 +193,4 @@ def _cotangent(
         extra.append(f"{seen} * {w.size(step)}")
     offset, _ = w.sum_of(tile, start, terms, full=True)
     mask = replace(tile, whole=tuple(masks)).mask([0, 1])
-    return w.load_at(dy, " + ".join([offset, *extra]), mask, other="0.0", prefix="a")
+    return w.load_at(dy, " + ".join([offset, *extra]), mask, other="0.0", prefix="a", raw=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ....errors import InternalError
 from ....ir.dims import product
 from ..launches import TritonKernel
 from ..scalars import emit_region
 from .common import Context, flat_tile, map_block, merged
 
-__all__ = ["map_kernel"]
+__all__ = ["map_kernel", "map_kernels"]
 
 
 def map_kernel(context: Context) -> TritonKernel:
@@ -19,3 +23,27 @@ def map_kernel(context: Context) -> TritonKernel:
     emit_region(w, region, tile)
     launch = w.launch([(product(region.shape), block)], tiling=f"{block} elements")
     return TritonKernel(context.kernel, (launch,))
+
+
+def map_kernels(contexts: Sequence[Context]) -> list[TritonKernel]:
+    """Maps of fixed sizes that do not read each other's results, in one launch of the first."""
+    first = contexts[0].kernel
+    w = contexts[0].writer("_several")
+    w.wide = any(c.writer().wide for c in contexts)
+    pid, start = w.program(), 0
+    for context in contexts:
+        region = merged(context.kernel.after)
+        block, total = map_block(region.shape), product(region.shape)
+        if not isinstance(total, int):
+            raise InternalError("maps of one launch have fixed sizes", got=total)
+        end = start - (-total // block)
+        with w.block(
+            f"if ({pid} >= {start}) & ({pid} < {end}):" if start else f"if {pid} < {end}:"
+        ):
+            place = w.let("place", f"{pid} - {start}") if start else pid
+            emit_region(w, region, flat_tile(w, region.shape, place, block))
+        start = end
+    launch = w.launch([(start, 1)], tiling=f"{len(contexts)} maps")
+    notes = tuple(note for c in contexts for note in c.kernel.notes)
+    rest = [TritonKernel(c.kernel, ()) for c in contexts[1:]]
+    return [TritonKernel(replace(first, notes=notes), (launch,)), *rest]

@@ -61,7 +61,7 @@ def choose_blocks(problem: Problem, dtype: DType, precision: str) -> Blocks:
     # smaller tiles while there are too few of them to go round
     while bm * bn > 64 * 64 and batch * _cdiv(m, bm) * _cdiv(n, bn) < PROGRAMS:
         bm, bn = (bm // 2, bn) if bm >= bn else (bm, bn // 2)
-    bk = power_of_two(k, 16, 32 if precision != "bf16" else 64)
+    bk = power_of_two(k, 16, 64 if dtype.is_half else 32)
     if bm * bn >= 128 * 128 and precision == "f32":
         bn = 64  # without tensor cores the sums of a larger tile do not fit the registers
     warps = 8 if bm * bn >= 128 * 128 else 4
@@ -115,7 +115,7 @@ def matmul(
 ) -> TritonKernel:
     """The kernel: loop, then the region after the anchor, in the sums' registers."""
     kernel = context.kernel
-    precision = "f32" if dtype is DType.F64 else context.options.precision
+    precision = str(dtype) if dtype is not DType.F32 else context.options.precision
     b = pick_blocks(context.picks, choose_blocks(problem, dtype, precision), problem, dtype)
     parts = choose_parts(problem, b)
     parts = context.picks.pick("parts", parts, part_options(problem, b, parts))
@@ -151,14 +151,13 @@ def matmul(
         kn = _masks({0: inside_k, 1: inside_n})
         x = left(w, batch, rows, across, Tile((b.m, b.k), (), mk))
         y = right(w, batch, down, columns, Tile((b.k, b.n), (), kn))
-        if precision == "bf16":
-            w.helpers.add("bf16")
-            x, y = f"bf16({x})", f"bf16({y})"
+        if dtype.is_half:
+            w.helpers.add("half")
+            x, y = f"half({x})", f"half({y})"
         how = "tf32" if precision == "tf32" else "ieee"
         w.line(f'{acc} = tl.dot({x}, {y}, {acc}, input_precision="{how}", '
                f"out_dtype={dtype_text(acc_dtype)})")  # fmt: skip
-    tiling = (f"{b.m} x {b.n} results, {b.k} products a step, "
-              f"{precision if dtype is not DType.F64 else 'f64'}")  # fmt: skip
+    tiling = f"{b.m} x {b.n} results, {b.k} products a step, {precision}"
     coords = place(batch, rows, columns)
     tile = Tile((b.m, b.n), coords, _masks({0: inside_m, 1: inside_n}))
     grid = [(sizes["m"], b.m), (sizes["n"], b.n), (product(problem.batch), 1)]

@@ -11,7 +11,7 @@ from ....ir.kernel import anchors
 from ....ir.kernel.memory import Access
 from ..launches import TritonKernel
 from ..scalars import emit_region, number
-from ..writer import Coord, Tile, Writer, dtype_text
+from ..writer import Coord, Tile, Writer, dtype_text, wide
 from .common import Context, anchor_dtype, flat_tile, map_block, walk
 
 __all__ = ["concat", "fold", "gather", "pad", "random_uniform", "scatter_add"]
@@ -60,7 +60,7 @@ def pad(context: Context) -> TritonKernel:
             coords.append(Coord(from_, 0))
         here = w.let("here", " & ".join(masks)) if masks else ""
         found = _look(w, x, tile, coords, here)
-        other = w.let("other", number(anchor.value, x.dtype))
+        other = w.let("other", number(anchor.value, wide(x.dtype)))
         return w.let("padded", f"tl.where({here}, {found}, {other})") if here else found
 
     return _each(context, value)
@@ -131,7 +131,7 @@ def fold(context: Context) -> TritonKernel:
     assert isinstance(anchor, anchors.Fold)
 
     def value(w: Writer, tile: Tile) -> str:
-        total = w.let("total", f"tl.zeros([{tile.block[0]}], {dtype_text(x.dtype)})")
+        total = w.let("total", f"tl.zeros([{tile.block[0]}], {dtype_text(wide(x.dtype))})")
         place = tile.coords[anchor.axis].text
         with w.block(f"for tap in range(0, {w.size(x.shape[-1])}):"):
             at = _vector(w, tile, f"{place} - tap * {anchor.dilation}")

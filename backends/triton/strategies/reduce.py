@@ -13,7 +13,7 @@ from ....ir.kernel.scalar import ScalarBuilder
 from ....ir.kernel.spaces import coalesce, order_of, project, sizes_of
 from ..launches import TritonKernel
 from ..scalars import emit_region
-from ..writer import Coord, Tile, Writer, dtype_text
+from ..writer import Coord, Tile, Writer, dtype_text, wide
 from .common import PROGRAMS, Context, combine, ordered_sum, power_of_two, scratch
 
 __all__ = ["arg_reduce", "reduce_kernel"]
@@ -81,7 +81,7 @@ def _source(before: Region | None, operands: tuple[Access, ...]) -> Region:
         return before
     (operand,) = operands
     builder = ScalarBuilder()
-    value = builder.input(operand.dtype)
+    value = builder.input(wide(operand.dtype))
     return Region(operand.shape, builder.build([value]), (operand,), ())
 
 
@@ -198,7 +198,7 @@ def arg_reduce(context: Context) -> TritonKernel:
     anchor = kernel.anchor
     assert isinstance(anchor, anchors.ArgReduce)
     (operand,) = kernel.operands
-    axis, dtype = anchor.axis, operand.dtype
+    axis, dtype = anchor.axis, wide(operand.dtype)
     kept = [a for a in range(len(operand.shape)) if a != axis]
     rows, columns = product(operand.shape[a] for a in kept), operand.shape[axis]
     br, bc = _blocks(rows, columns, operand, (axis,))

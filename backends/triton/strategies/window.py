@@ -15,7 +15,7 @@ from ....ir.kernel.memory import Access, contiguous_strides
 from ....ir.kernel.spaces import order_of
 from ..launches import Launch, TritonKernel
 from ..scalars import emit_region
-from ..writer import Coord, Tile, Writer, dtype_text
+from ..writer import Coord, Tile, Writer, dtype_text, wide
 from .common import Context, anchor_dtype, flat_tile, map_block, scratch, walk
 
 __all__ = ["window_max", "window_max_gather", "window_max_scatter", "window_sum",
@@ -38,7 +38,7 @@ def window_sum(context: Context) -> TritonKernel:
     anchor, (x,) = context.kernel.anchor, context.kernel.operands
     assert isinstance(anchor, anchors.WindowSum)
     w, tile = _start(context)
-    total = w.let("total", f"tl.zeros([{tile.block[0]}], {dtype_text(x.dtype)})")
+    total = w.let("total", f"tl.zeros([{tile.block[0]}], {dtype_text(wide(x.dtype))})")
     with _loop(w, anchor.window) as taps:
         value, _ = _element(w, anchor, x, tile, taps, "0.0")
         w.line(f"{total} = {total} + {value}")
@@ -51,7 +51,7 @@ def window_max(context: Context) -> TritonKernel:
     assert isinstance(anchor, anchors.WindowMax)
     w, tile = _start(context)
     least = 'float("-inf")'
-    best = w.let("best", f"tl.full([{tile.block[0]}], {least}, {dtype_text(x.dtype)})")
+    best = w.let("best", f"tl.full([{tile.block[0]}], {least}, {dtype_text(wide(x.dtype))})")
     with _loop(w, anchor.window) as taps:
         value, _ = _element(w, anchor, x, tile, taps, least)
         w.line(f"{best} = tl.maximum({best}, {value}, propagate_nan=tl.PropagateNan.ALL)")
@@ -64,7 +64,7 @@ def window_max_gather(context: Context) -> TritonKernel:
     assert isinstance(anchor, anchors.WindowMaxGather)
     w, tile = _start(context)
     top = w.load(y, tile, prefix="top")
-    result = w.let("result", f"tl.zeros([{tile.block[0]}], {dtype_text(v.dtype)})")
+    result = w.let("result", f"tl.zeros([{tile.block[0]}], {dtype_text(wide(v.dtype))})")
     with _loop(w, anchor.window, backwards=True) as taps:
         value, here = _element(w, anchor, x, tile, taps, 'float("-inf")')
         picked, _ = _element(w, anchor, v, tile, taps, "0.0")
@@ -82,7 +82,7 @@ def window_max_scatter(context: Context) -> TritonKernel:
     winner = Access(buffer.name, DType.I32, 0, y.shape, strides)
     first = _winners(context, anchor, x, y, winner)
     w, tile = _start(context, "_spread")
-    total = w.let("total", f"tl.zeros([{tile.block[0]}], {dtype_text(v.dtype)})")
+    total = w.let("total", f"tl.zeros([{tile.block[0]}], {dtype_text(wide(v.dtype))})")
     with _loop(w, _covering(anchor)) as turns:
         windows, tap, here = _window_over(w, anchor, tile, turns, v.shape)
         there = replace(tile, coords=windows, whole=(here,) if here else ())
@@ -100,7 +100,7 @@ def window_sum_grad(context: Context) -> TritonKernel:
     anchor, (dy,) = context.kernel.anchor, context.kernel.operands
     assert isinstance(anchor, anchors.WindowSumGrad)
     w, tile = _start(context)
-    total = w.let("total", f"tl.zeros([{tile.block[0]}], {dtype_text(dy.dtype)})")
+    total = w.let("total", f"tl.zeros([{tile.block[0]}], {dtype_text(wide(dy.dtype))})")
     with _loop(w, _covering(anchor)) as turns:
         windows, _, here = _window_over(w, anchor, tile, turns, dy.shape)
         there = replace(tile, coords=windows, whole=(here,) if here else ())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -27,8 +30,8 @@ pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler")
 
 
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("BRICKC_CACHE", str(tmp_path / "cache"))
+def own_cache(timedpatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    timedpatch.setenv("BRICKC_CACHE", str(tmp_path / "cache"))
 
 
 def small_model() -> bc.Model:
@@ -163,6 +166,31 @@ def test_the_bench_runs_and_compares_ways() -> None:
     assert set(bench.environment) == {
         "target", "processor", "instructions", "lanes", "threads", "compiler", "code",
     }  # fmt: skip
+
+
+def threads_here() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="no list of threads")
+def test_threads_end_with_the_trials() -> None:
+    f, chosen = train_step(small_model(), "c"), CBackend.of("")
+    number = next(k for k, made in tunable(f) if made.kernel.kind == "contract")
+    gc.collect()
+    before = threads_here()
+    built = chosen.bench(4).build([Trial(f.program, number, [f.kernels[number]])])
+    timed = next(iter(built))
+    timed.threads.value = 4  # type: ignore[attr-defined]
+    assert timed.seconds(0) > 0
+    assert threads_here() == before + 3
+    del built, timed
+    gc.collect()
+    # a thread that has said that it ends may still be listed for a moment
+    for _ in range(1000):
+        if threads_here() == before:
+            break
+        time.sleep(0.01)
+    assert threads_here() == before
 
 
 def test_a_way_that_leaves_something_out_is_seen() -> None:

@@ -6,7 +6,9 @@ import importlib.util
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from brickc.backends.base import Backend, Trial
 from brickc.backends.trials import text_hash
 from brickc.backends.triton import TritonBackend
 from brickc.backends.triton import tables as tables_module
-from brickc.backends.triton.bench import TritonBench, open_bench
+from brickc.backends.triton.bench import RUNS, GpuTimer, TritonBench, open_bench
 from brickc.backends.triton.launches import TritonKernel
 from brickc.backends.triton.options import parse
 from brickc.backends.triton.tables import read_table, shipped, table_text
@@ -107,6 +109,56 @@ def test_the_bench_runs_and_compares_ways() -> None:
     for timed in built:
         assert all(timed.error(w)["f32"] < 1e-5 for w in range(3))
     assert set(bench.environment) == {"target", "device", "precision", "triton", "code"}
+
+
+class FakeCuda:
+    """Events a millisecond apart; a graph that says how often it was recorded and replayed."""
+
+    def __init__(self) -> None:
+        self.replays = 0
+        self.now = 0.0
+
+    def synchronize(self) -> None:
+        pass
+
+    @contextmanager
+    def graph(self, graph: object) -> Iterator[None]:
+        yield
+
+    def CUDAGraph(self) -> SimpleNamespace:  # noqa: N802
+        def replay() -> None:
+            self.replays += 1
+
+        return SimpleNamespace(replay=replay)
+
+    def Event(self, *, enable_timing: bool) -> SimpleNamespace:  # noqa: N802
+        assert enable_timing
+        event = SimpleNamespace(at=0.0, synchronize=lambda: None)
+
+        def record() -> None:
+            self.now += 1.0
+            event.at = self.now
+
+        event.record = record
+        event.elapsed_time = lambda other: other.at - event.at
+        return event
+
+
+def test_the_devices_clock_times_a_graph_of_many_runs() -> None:
+    cuda = FakeCuda()
+    timer = GpuTimer(SimpleNamespace(cuda=cuda))
+    started = []
+
+    def start() -> None:
+        started.append(1)
+
+    assert timer(start) == 1e-3 / RUNS
+    assert (len(started), cuda.replays) == (1 + RUNS, 2)
+    assert timer(start) == 1e-3 / RUNS
+    assert (len(started), cuda.replays) == (1 + RUNS, 3)
+    assert len(timer.graphs) == 1
+    del start
+    assert len(timer.graphs) == 0
 
 
 def test_the_search_takes_what_the_timer_prefers(tmp_path: Path) -> None:

@@ -36,17 +36,23 @@ fresh = {n: np.arange(v.size, dtype=v.dtype).reshape(v.shape) + 1 for n, v in be
 p.load_state_dict(fresh)
 after = p.state_dict()
 same = all(np.array_equal(after[n], fresh[n]) for n in fresh)
+steps = int(sys.argv[1])
 try:
-    x = np.ones((3, 2, 8, 8), "f4")
-    loss = float(p.train_step(x=x, t=np.zeros(3, "i4"))["loss"])
-    p.train_step(x=x, t=np.zeros(3, "i4"))
+    x, t = np.arange(384, dtype="f4").reshape(3, 2, 8, 8), np.zeros(3, "i4")
+    if steps:
+        x, t = np.stack([x + 1000 * k for k in range(steps)]), np.stack([t] * steps)
+    train = p.train_steps if steps else p.train_step
+    loss = train(x=x, t=t)["loss"].tolist()
+    train(x=x, t=t)
 except model.ModelError as error:
     print(json.dumps({"error": str(error)}))
     sys.exit()
 (bound,) = p._bound.values()
+(staged,) = (target for name, target, _ in bound[1] if name == "x")
+staged = bool(np.array_equal(staged.copy(), x))
 launches = [[name, programs, [(m.block.value, at) for m, at, _ in pointers], list(sizes)]
             for name, programs, pointers, sizes in bound[0].launches]
-print(json.dumps({"same": same, "loss": loss, "launches": launches,
+print(json.dumps({"same": same, "loss": loss, "launches": launches, "staged": staged,
                   "kernels": model.KERNELS, "peak": p.peak_bytes("train_step", N=3),
                   "arena": p._arena.block.value, "memory": p.memory.block.value}))
 """
@@ -57,28 +63,37 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small network, whose weights do not lie in the model's order of axes."""
     n = bc.Dim("N", 1, 16)
     x, t = bc.input("x", (n, 2, 8, 8)), bc.input("t", (n,), "i32")
-    y = bc.Sequential(bc.Conv2d(4, 3, padding=1), bc.ReLU(), bc.MaxPool(2), bc.Flatten(),
-                      bc.Linear(5))(x)  # fmt: skip
-    model = bc.Model({"logits": y}, bc.softmax_loss(y, t))
+    conv = bc.Sequential(bc.Conv2d(4, 3, padding=1), bc.ReLU(), bc.MaxPool(2), bc.Flatten(),
+                         bc.Linear(5))  # fmt: skip
+    dense = bc.Sequential(bc.Flatten(), bc.Linear(160), bc.Linear(5))
     folder = tmp_path_factory.mktemp("driver")
-    bc.compile(model, "triton:sm_90", functions=["train_step"]).save(folder / "a")
+    for name, layers, form, steps in (
+        ("a", conv, "launches", 2), ("b", dense, "persistent", 2),
+    ):  # fmt: skip
+        y = layers(x)
+        model = bc.Model({"logits": y}, bc.softmax_loss(y, t))
+        program = bc.compile(model, f"triton:sm_90,{form}", functions=["train_step"],
+                             steps_per_launch=steps)  # fmt: skip
+        program.save(folder / name)
     assert COMPILER is not None
     command = [COMPILER, "-shared", "-fPIC", "-w", "-o", str(folder / "libcuda.so.1"), str(SOURCE)]
     subprocess.run(command, check=True)
     return folder
 
 
-def call(artifact: Path, log: Path, **environment: str) -> dict[str, Any]:
-    kernels = json.loads((artifact / "a" / "kernels" / "resources.json").read_text())
-    source = (artifact / "a" / "kernels.py").read_text()
+def call(
+    artifact: Path, log: Path, *, name: str = "a", steps: int = 0, **environment: str
+) -> dict[str, Any]:
+    kernels = json.loads((artifact / name / "kernels" / "resources.json").read_text())
+    source = (artifact / name / "kernels.py").read_text()
     counts = ""
-    for name in kernels:
-        head = source.split(f"def {name}(", 1)[1].split(")", 1)[0]
-        counts += f"{name}={len(head.split(','))} "
+    for kernel in kernels:
+        head = source.split(f"def {kernel}(", 1)[1].split(")", 1)[0]
+        counts += f"{kernel}={len(head.split(','))} "
     kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     kept |= {"LD_LIBRARY_PATH": str(artifact), "FAKE_LOG": str(log), "FAKE_COUNTS": counts}
     done = subprocess.run(
-        [sys.executable, "-c", CHILD], cwd=artifact / "a", env=kept | environment,
+        [sys.executable, "-c", CHILD, str(steps)], cwd=artifact / name, env=kept | environment,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -90,6 +105,7 @@ def test_launches_reach_the_driver_as_they_were_planned(artifact: Path, tmp_path
     log = tmp_path / "log"
     found = call(artifact, log)
     assert found["same"]
+    assert found["staged"]
     assert found["loss"] == 0.0  # memory starts at zero, and nothing was run
     lines = [line.split() for line in log.read_text().splitlines()]
     launched = [line[1:] for line in lines if line[0] == "launch"]
@@ -109,6 +125,63 @@ def test_launches_reach_the_driver_as_they_were_planned(artifact: Path, tmp_path
             assert at < allocated[block]
         assert [v % 2**32 for v in given[len(pointers) :]] == sizes
         assert all(size == 3 for size in sizes)
+
+
+def test_several_steps_are_one_graph(artifact: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    found = call(artifact, log, steps=2)
+    assert found["staged"]
+    assert found["loss"] == [0.0, 0.0]
+    words = [line.split()[0] for line in log.read_text().splitlines()]
+    assert words.count("graph") == 2
+    assert words.count("launch") == len(found["launches"])
+    half = len(found["launches"]) // 2
+    one, other = found["launches"][:half], found["launches"][half:]
+    assert [x[0] for x in one] == [x[0] for x in other]
+    # arguments and results of the second step lie elsewhere, everything else is the same
+    moved = {
+        at - before
+        for a, b in zip(one, other, strict=True)
+        for (_, before), (_, at) in zip(a[2], b[2], strict=True)
+    }
+    # x, the labels, the loss: N times a cache line or more, or a cache line
+    assert moved == {0, 3 * 2 * 8 * 8 * 4, 3 * 64, 64}
+
+
+@pytest.mark.parametrize(("resident", "grid"), [(1, 7), (2, 11)])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_persistent_kernel_is_one_cooperative_launch(
+    artifact: Path, tmp_path: Path, steps: int, resident: int, grid: int
+) -> None:
+    """No more programs than run at the same time, none without work; steps are an argument."""
+    log = tmp_path / "log"
+    found = call(artifact, log, name="b", steps=steps, FAKE_RESIDENT=str(resident))
+    assert found["same"]
+    assert found["staged"]
+    lines = [line.split() for line in log.read_text().splitlines()]
+    assert [line[0] for line in lines if line[0] != "alloc"] == ["cooperative", "graph", "graph"]
+    (line,) = (line[1:] for line in lines if line[0] == "cooperative")
+    ((name, programs, pointers, sizes),) = found["launches"]
+    _, _, threads, shared, _, symbol = found["kernels"][name]
+    assert programs == 11
+    assert line[:4] == [symbol, str(grid), str(threads), str(shared)]
+    given = list(map(int, line[4:]))
+    assert given[: len(pointers)] == [block + at for block, at in pointers]
+    assert [v % 2**32 for v in given[len(pointers) :]] == sizes == [3, max(steps, 1)]
+    assert found["loss"] == ([0.0] * steps if steps else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"FAKE_FAIL": "cooperative"}, "cannot start programs that wait for one another"),
+        ({"FAKE_RESIDENT": "0"}, "the kernel does not fit this GPU"),
+    ],
+)
+def test_a_persistent_kernel_that_cannot_run_says_so(
+    artifact: Path, tmp_path: Path, environment: dict[str, str], said: str
+) -> None:
+    assert said in call(artifact, tmp_path / "log", name="b", **environment)["error"]
 
 
 @pytest.mark.parametrize(
