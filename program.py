@@ -137,8 +137,10 @@ class Program(Executable):
         """What every kernel that was compiled ahead of time for a GPU takes; else empty.
 
         By the kernel's name in ``kernels.py``: warps, stages, threads, registers of a thread,
-        bytes of shared memory, spilled bytes, loads from global memory by bits, and the number
-        of tensor-core instructions. All of it is read from the binaries, without a GPU.
+        bytes of shared memory, spilled bytes, what its tiles are and why loads are short, its
+        name in the binary (what profilers show), loads from global memory by bits (all, and those
+        in loops), and tensor-core instructions by kind. All of it is read from the binaries,
+        without a GPU.
         """
         text = self.compiled.sources.get(RESOURCES)
         return {} if text is None else dict(json.loads(text))

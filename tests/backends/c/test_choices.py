@@ -164,7 +164,7 @@ def test_the_bench_runs_and_compares_ways() -> None:
             assert 0 <= timed.error(way)["f32"] < 1e-5
     assert bench.environment["threads"] == "2"
     assert set(bench.environment) == {
-        "target", "processor", "instructions", "lanes", "threads", "numerics", "compiler", "code",
+        "target", "processor", "instructions", "lanes", "threads", "compiler", "code", "numerics",
     }  # fmt: skip
 
 
