@@ -71,6 +71,9 @@ def compile_command(
 ) -> None:
     """Compile MODEL to a folder that runs without brickc."""
     with reported(as_json):
+        if emit == "source" and target.partition(":")[0] == "c":
+            # the text alone: no compiler runs, for this machine or another
+            target += ",source" if ":" in target else ":source"
         started = time.perf_counter()
         with tuning_bar(tune, as_json) as progress:
             program = program_of(
