@@ -37,13 +37,13 @@ def test_whole_path_on_the_cpu(tmp_path: Path) -> None:
     """brickc's interpreted step agrees with float64 and with torch's first loss."""
     results = tmp_path / "gpu.json"
     done = run(
-        "--device", "cpu", "--checks", "mlp:2", "--precisions", "f32,bf16", "--cases", "mlp:2",
+        "--device", "cpu", "--checks", "mlp:2", "--precisions", "bf16", "--cases", "mlp:2",
         "--seconds", "0", "--peers", "brickc-f32,brickc-f32-launches-x2,torch-eager,jax",
         "--json", str(results),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(results.read_text())
-    assert [c["passed"] for c in found["checks"]] == [True, True]
+    assert [c["passed"] for c in found["checks"]] == [True]
     ours, two, torch = (r for r in found["results"] if r["peer"] != "jax")
     assert two["steps"] == 2
     assert two["launches"] > 20
