@@ -48,8 +48,7 @@ except model.ModelError as error:
     print(json.dumps({"error": str(error)}))
     sys.exit()
 (bound,) = p._bound.values()
-(staged,) = (target for name, target, _ in bound[1] if name == "x")
-staged = bool(np.array_equal(staged.copy(), x))
+staged = bool(np.array_equal(bound[0].inputs["x"].copy(), x))
 launches = [[name, programs, [(m.block.value, at) for m, at, _ in pointers], list(sizes)]
             for name, programs, pointers, sizes in bound[0].launches]
 print(json.dumps({"same": same, "loss": loss, "launches": launches, "staged": staged,
