@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ....ir.dims import Size, hint, product
 from ....ir.dtypes import DType
 from ....ir.kernel import anchors
 from ....ir.kernel.loops import Combine, Compute, Fill, For, Ramp, Reduce
 from ....ir.kernel.memory import Access
+from ....ir.kernel.spaces import coalesce, order_of
 from ..emitter import Block, Emitter
 
 __all__ = ["arg_reduce", "reduce"]
@@ -38,10 +41,41 @@ def _lane_axis(shape: tuple[Size, ...], kept: list[int], loads: tuple[Access, ..
     return max(wide, key=worth)
 
 
+def _merge(em: Emitter, axes: tuple[int, ...]) -> None:
+    """Reduced axes over which all accesses step evenly as one: longer loops, and full vectors."""
+    before = em.kernel.before
+    accesses = list(em.kernel.operands)
+    if before is not None:
+        accesses += [*before.loads, *(a for _, a in before.stores)]
+    shape = list(before.shape if before is not None else accesses[0].shape)
+    if any(len(a.shape) != len(shape) for a in accesses):
+        return
+    order = [a for a in order_of(accesses[0]) if a in axes]
+    groups = coalesce(shape, order, [a.strides for a in accesses])
+    for group in groups:
+        size = product(shape[a] for a in group)
+        for a in group:
+            shape[a] = size if a == group[-1] else 1
+
+    def with_shape(access: Access) -> Access:
+        return replace(access, shape=tuple(shape))
+
+    if before is not None:
+        before = replace(
+            before,
+            shape=tuple(shape),
+            loads=tuple(map(with_shape, before.loads)),
+            stores=tuple((p, with_shape(a)) for p, a in before.stores),
+        )
+    operands = tuple(map(with_shape, em.kernel.operands))
+    em.kernel = replace(em.kernel, operands=operands, before=before)
+
+
 def reduce(em: Emitter) -> None:
     """Strategy for Reduce."""
     anchor = em.kernel.anchor
     assert isinstance(anchor, anchors.Reduce)
+    _merge(em, anchor.axes)
     after, before = em.kernel.after, em.kernel.before
     source = before.shape if before else em.kernel.operands[0].shape
     loads = before.loads if before else em.kernel.operands

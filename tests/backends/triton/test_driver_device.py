@@ -86,9 +86,9 @@ def call(
     kernels = json.loads((artifact / name / "kernels" / "resources.json").read_text())
     source = (artifact / name / "kernels.py").read_text()
     counts = ""
-    for kernel in kernels:
+    for kernel, takes in kernels.items():
         head = source.split(f"def {kernel}(", 1)[1].split(")", 1)[0]
-        counts += f"{kernel}={len(head.split(','))} "
+        counts += f"{takes['symbol']}={len(head.split(','))} "
     kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     kept |= {"LD_LIBRARY_PATH": str(artifact), "FAKE_LOG": str(log), "FAKE_COUNTS": counts}
     done = subprocess.run(
