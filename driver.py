@@ -124,7 +124,7 @@ def backend(target: str, numerics: str = "strict") -> Backend:
             "unknown target", got=target, expected=", ".join(("auto", *sorted(BACKENDS)))
         ) from None
     if isinstance(found, CBackend) and numerics == "fast":
-        return CBackend(found.cpu, fast=True)
+        return CBackend(found.options, fast=True)
     return found
 
 

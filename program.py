@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends.base import Backend, Choices
-from .backends.c import CBackend
-from .backends.c.build import shared_library
+from .backends.c import SELF_TEST, CBackend
 from .backends.c.profile import PROFILE, KernelTime, Limits, kernel_times, measured_limits
 from .backends.triton import RESOURCES
 from .backends.triton.options import VENDOR
@@ -58,7 +57,10 @@ class Program(Executable):
 
     @staticmethod
     def of(compiled: Compiled, seed: int = 0) -> Program:
-        program = Program.from_sources(compiled.sources, seed)
+        sources, chosen = compiled.sources, backend(compiled.target)
+        if isinstance(chosen, CBackend) and chosen.cannot_run():
+            sources = chosen.stand_in(sources)
+        program = Program.from_sources(sources, seed)
         program.compiled = compiled
         # a function that was not asked for may be the only one that needs a state
         there = {leaf.name for leaf in compiled.leaves}
@@ -122,12 +124,23 @@ class Program(Executable):
         return rows
 
     @property
+    def self_test(self) -> dict[str, Any]:
+        """Which kernels were compared with their definitions when the library was built.
+
+        ``tested``, ``kernels`` and ``sizes`` by function, or the ``reason`` why not; empty for
+        targets that build nothing.
+        """
+        return self_test_of(self.compiled)
+
+    @property
     def gpu_kernels(self) -> dict[str, dict[str, Any]]:
         """What every kernel that was compiled ahead of time for a GPU takes; else empty.
 
         By the kernel's name in ``kernels.py``: warps, stages, threads, registers of a thread,
-        bytes of shared memory, spilled bytes, loads from global memory by bits, and the number
-        of tensor-core instructions. All of it is read from the binaries, without a GPU.
+        bytes of shared memory, spilled bytes, what its tiles are and why loads are short, its
+        name in the binary (what profilers show), loads from global memory by bits (all, and those
+        in loops), and tensor-core instructions by kind. All of it is read from the binaries,
+        without a GPU.
         """
         text = self.compiled.sources.get(RESOURCES)
         return {} if text is None else dict(json.loads(text))
@@ -144,9 +157,10 @@ class Program(Executable):
             raise UnsupportedError("only target c times its kernels", got=compiled.target)
         f = compiled.functions[function]
         sources = dict(compiled.sources)
-        text = sources["model.c"]
-        assert isinstance(text, str)
-        sources["libmodel.so"] = shared_library(text, chosen.cpu, extra=(PROFILE,))
+        source = chosen.source(
+            compiled.model.name, planned(compiled.functions, compiled.singles), compiled.leaves
+        )
+        sources["libmodel.so"] = chosen.build(source, PROFILE)
         timed = Executable.from_sources(sources)
         timed.load_state_dict(self.state_dict())
         inputs = example_inputs(f, {n: d.typical for n, d in f.program.dims.items()})
@@ -189,6 +203,12 @@ class Program(Executable):
         written or holds something else.
         """
         compiled = self.compiled
+        chosen = backend(compiled.target)
+        if isinstance(chosen, CBackend) and not chosen.options.built:
+            raise UnsupportedError(
+                "a program that is source alone has no artifact", got=compiled.target,
+                hint="emit_source writes it; a target without 'source' builds the library",
+            )  # fmt: skip
         texts: dict[str, str] = {}
         for name, f in compiled.functions.items():
             for number, (stage, graph) in enumerate(f.stages.items()):
@@ -301,6 +321,7 @@ def describe(compiled: Compiled) -> dict[str, Any]:
         "precision": backend(compiled.target).precision,
         "numerics": compiled.numerics,
         "tolerances": dict(backend(compiled.target, compiled.numerics).tolerances),
+        **({"self_test": report} if (report := self_test_of(compiled)) else {}),
         "dtype": "f64" if dtypes == {DType.F64} else "f32",
         "functions": functions,
         "leaves": {
@@ -320,6 +341,12 @@ def _version() -> str:
     from . import __version__
 
     return __version__
+
+
+def self_test_of(compiled: Compiled) -> dict[str, Any]:
+    """What a target that tests its kernels when it builds them says of that; else empty."""
+    text = compiled.sources.get(SELF_TEST)
+    return {} if text is None else dict(json.loads(text))
 
 
 def _size(size: object) -> int | str:

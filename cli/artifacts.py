@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UnsupportedError, UsageError
 from .console import out, print_json, reported, write_file
 from .options import (
     Json,
@@ -71,6 +71,9 @@ def compile_command(
 ) -> None:
     """Compile MODEL to a folder that runs without brickc."""
     with reported(as_json):
+        if emit == "source" and target.partition(":")[0] == "c":
+            # the text alone: no compiler runs, for this machine or another
+            target += ",source" if ":" in target else ":source"
         started = time.perf_counter()
         with tuning_bar(tune, as_json) as progress:
             program = program_of(
@@ -135,6 +138,10 @@ def run(
         from ..runtime.artifact import load
 
         program = load(artifact)
+        if program.cannot_run:
+            here = ", ".join(_running())
+            raise UnsupportedError(f"{artifact} cannot run here", got=program.cannot_run,
+                                   hint=f"targets that run here: {here}")  # fmt: skip
         inputs = dict(_array(program, function, text) for text in input_ or [])
         targets = dict(_target_file(text) for text in output or [])
         results = program.call(function, inputs)
@@ -154,6 +161,13 @@ def run(
                 out.print(f"{name}: {targets[name]}", markup=False)
             else:
                 out.print(f"{name} = {np.array2string(value, threshold=40)}", markup=False)
+
+
+def _running() -> list[str]:
+    """The targets that can run on this machine."""
+    from ..driver import BACKENDS
+
+    return [name for name, backend in BACKENDS.items() if backend("").availability().runs]
 
 
 def export(

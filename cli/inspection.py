@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from ..errors import UsageError
@@ -150,7 +151,9 @@ def explain(
                           *((row["strategy"],) if named else ()))  # fmt: skip
         out.print(table)
         if program.gpu_kernels:
-            out.print(_gpu_table(program.gpu_kernels))
+            # a row is wider than what a pipe is taken for
+            wide = out if out.is_terminal else Console(highlight=False, width=130)
+            wide.print(_gpu_table(program.gpu_kernels))
         if report["launching"]:
             how = report["launching"]
             out.print(f"{how['form']} ({how['launches']} launches, {how['stages']} stages): "
@@ -179,11 +182,18 @@ def explain(
 
 def _gpu_table(kernels: dict[str, dict[str, Any]]) -> Table:
     """Registers, memory and instructions of kernels compiled for a GPU."""
-    table = Table("GPU kernel", "warps", "registers", "spilled", "shared", "tensor", "loads")
+    table = Table("GPU kernel", "warps", "registers", "spilled", "shared", "tensor cores", "loads",
+                  "in loops")  # fmt: skip
+
+    def listed(counts: dict[str, int] | None) -> str:
+        if counts is None:
+            return "?"
+        return " ".join(f"{n}x{what}" for what, n in counts.items() if n) or "none"
+
     for name, r in kernels.items():
-        loads = " ".join(f"{n}x{w}" for w, n in r.get("loads", {}).items() if n)
         table.add_row(name, str(r["warps"]), str(r["registers"]), str(r["spilled"]),
-                      str(r["shared"]), str(r.get("tensor", "?")), loads)  # fmt: skip
+                      str(r["shared"]), listed(r.get("tensor")), listed(r.get("loads")),
+                      listed(r.get("loop_loads")))  # fmt: skip
     return table
 
 

@@ -134,8 +134,14 @@ def _can_wait(program: KernelProgram, c: _Candidate, until: int) -> bool:
 
 
 def _merge(program: KernelProgram, chosen: Sequence[_Candidate]) -> KernelProgram:
-    """One kernel over the columns laid end to end."""
-    first, last = chosen[0], chosen[-1]
+    """One kernel over the columns laid end to end.
+
+    Those whose elements come in sixteens lie first, so that every one of them starts where vectors
+    of any dtype may be loaded.
+    """
+    last = chosen[-1]
+    chosen = sorted(chosen, key=lambda c: _fixed(program.buffers[c.stores[0]].size) % 16 != 0)
+    first = chosen[0]
     sizes = [_fixed(program.buffers[c.stores[0]].size) for c in chosen]
     starts = [sum(sizes[:k]) for k in range(len(sizes))]
     total = sum(sizes)

@@ -5,9 +5,12 @@ Set ``HYPOTHESIS_PROFILE`` to ``ci`` or ``dev`` to choose; ``CI`` in the environ
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import os
+import shutil
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +20,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 GOLDEN = Path(__file__).parent / "golden"
+
+# compiled kernels are kept for one run of the tests, all workers share them
+if "BRICKC_CACHE" not in os.environ:
+    os.environ["BRICKC_CACHE"] = _cache = tempfile.mkdtemp(prefix="brickc-tests-")
+    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 
 # read when Triton's language is imported: its kernels run in NumPy, GPU or not
 os.environ.setdefault("TRITON_INTERPRET", "1")

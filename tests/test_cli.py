@@ -135,6 +135,67 @@ def test_bad_input_is_one_clear_line(
     assert not list(tmp_path.iterdir())  # nothing half-written
 
 
+SMALL = """
+import brickc as bc
+n = bc.Dim("N", 1, 16)
+x, t = bc.input("x", (n, 6)), bc.input("t", (n,), "i32")
+y = bc.Sequential(bc.Linear(5), bc.Tanh(), bc.Linear(3))(x)
+model = bc.Model({"logits": y}, bc.softmax_loss(y, t))
+"""
+
+
+def test_without_a_gpu_compile_works_and_run_names_what_does(tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("there is a GPU")
+    (tmp_path / "small.py").write_text(SMALL)
+    folder = tmp_path / "out"
+    done = call("compile", f"{tmp_path / 'small.py'}:model", "--target", "triton:sm_90",
+                "--function", "infer", "-o", str(folder))  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert list((folder / "kernels").glob("*.cubin"))
+    # before the arguments are read: no arguments can help
+    for arguments in ([], ["--input", "x=[[0, 0, 0, 0, 0, 0]]"], ["--input", "x=@nowhere.npy"]):
+        done = call("run", str(folder), *arguments)
+        assert done.exit_code == 6
+        (line,) = done.output.strip().splitlines()
+        assert "cannot run here; got no driver of a GPU" in line
+        here = line.split("targets that run here: ")[1].split(", ")
+        assert "numpy" in here
+        known = json.loads(call("targets", "--json").stdout)["targets"]
+        assert here == [t["target"] for t in known if t["runs"]]
+    as_json = json.loads(call("run", str(folder), "--json").stdout)
+    assert as_json["error"] == "UnsupportedError"
+    assert "numpy" in as_json["hint"]
+
+
+def test_explain_shows_what_gpu_kernels_take(tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    (tmp_path / "small.py").write_text(SMALL)
+    command = ["explain", f"{tmp_path / 'small.py'}:model", "--target", "triton:sm_90,tf32",
+               "--function", "infer"]  # fmt: skip
+    kernels = json.loads(call(*command, "--json").stdout)["gpu_kernels"]
+    assert kernels
+    products = [k for name, k in kernels.items() if name.startswith("contract_")]
+    for k in kernels.values():
+        assert 0 < k["registers"] <= 255
+        assert k["spilled"] == 0
+        assert k["shared"] >= 0
+        assert set(k["loads"]) == set(k["loop_loads"]) == {"32", "64", "128"}
+        assert all(k["loop_loads"][w] <= k["loads"][w] for w in k["loads"])
+    assert products
+    assert all(sum(k["tensor"].values()) > 0 and sum(k["loads"].values()) > 0 for k in products)
+    text = call(*command).output
+    head = next(line for line in text.splitlines() if "GPU kernel" in line)
+    for word in ("registers", "spilled", "shared", "tensor cores", "loads", "in loops"):
+        assert word in head
+    for name, k in kernels.items():
+        row = next(line for line in text.splitlines() if f" {name} " in line)
+        assert f" {k['registers']} " in row
+        for kind, count in k["tensor"].items():
+            assert f"{count}x{kind}" in row
+
+
 def test_errors_as_json() -> None:
     result = call("compile", "zoo:nothing", "-o", "x", "--json")
     assert json.loads(result.stdout)["error"] == "UsageError"

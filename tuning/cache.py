@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..backends.cache import cache_folder
 from ..errors import UsageError
 from ..ir.kernel.choices import Choice
 
@@ -41,15 +42,6 @@ class Entry:
     tried: frozenset[str]
     #: nothing is left to try
     settled: bool
-
-
-def cache_folder() -> Path:
-    """Where results are kept."""
-    given = os.environ.get("BRICKC_CACHE", "")
-    if given:
-        return Path(given)
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(home) if home else Path.home() / ".cache") / "brickc"
 
 
 class Memory:

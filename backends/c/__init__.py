@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 
 from ...errors import InternalError, UnsupportedError, UsageError
-from ...ir.dims import Size, hint, product
+from ...ir.dims import Size
+from ...ir.dtypes import DType
 from ...ir.kernel.capabilities import Capabilities
 from ...ir.kernel.choices import UNDECIDED, Choice, Made, neighbours
-from ...ir.kernel.kernel import Kernel, KernelProgram, Region
+from ...ir.kernel.kernel import Kernel, KernelProgram
 from ...ir.kernel.loops import LoopKernel
-from ...ir.kernel.memory import Access, Buffer, Space, contiguous_strides
-from ...ir.kernel.scalar import ScalarBuilder
+from ...ir.kernel.memory import Buffer, Space
 from ..base import NO_CHOICES, Availability, Bench, Choices, Leaf, PlannedFunction, chosen_for
 from ..host import ModelError
-from ..module import FunctionText, comment, dim_names, dtype_name, function_entry, print_module
+from ..module import FunctionText, dim_names, dtype_name, function_entry, print_module
 from ..module import print_size as python_size
 from . import library
 from .bench import CBench
-from .build import compiler, prelude, shared_library
+from .build import compiler, compiler_flags, prelude, shared_library
 from .cost import estimate
-from .cpu import Cpu, chosen
-from .printer import RESERVED, print_function, print_literals, print_size, word
+from .cpu import lacking
+from .functions import Base, Function, Literals, Place, pays, place_of, staging, works_alone
+from .loading import opened
+from .options import Options, parse
+from .printer import RESERVED, word
+from .self_test import TOLERANCES, self_test
+from .sharing import numbered, shared
+from .source import Source, comment_text, print_source
 from .standalone import print_entries, print_header
 from .strategies import carry_out, carry_out_pair, pairs
 
-__all__ = ["FORMAT", "CBackend"]
+__all__ = ["FORMAT", "SELF_TEST", "CBackend"]
+
+#: the file that says which kernels were tested, and at which sizes
+SELF_TEST = "self_test.json"
+
+#: where a generated module opens its library
+_START = "LIBRARY = open_library()\nset_threads()"
 
 #: version of the artifact's format that the host half understands
 FORMAT = 1
@@ -51,9 +63,6 @@ CAPABILITIES = Capabilities(
 #: relative errors that numerics "fast" may make, by dtype
 FAST = {"f32": 1e-3, "f64": 1e-8}
 
-#: elementary operations and bytes at the typical sizes under which one thread is faster
-_ALONE = 2_000_000
-
 
 class CBackend:
     """Implements ``backends.base.Backend`` for one instruction set."""
@@ -63,16 +72,19 @@ class CBackend:
     precision = "f32"
     shipped: Choices = NO_CHOICES
 
-    def __init__(self, cpu: Cpu, *, fast: bool = False) -> None:
-        self.cpu = cpu
+    def __init__(self, options: Options, *, fast: bool = False) -> None:
+        self.options = options
+        self.cpu = options.cpu
         #: numerics "fast": see docs/c.md
         self.fast = fast
         self.tolerances: Mapping[str, float] = MappingProxyType(FAST if fast else {})
+        #: loop programs of kernels that were carried out, for all that are equal
+        self._made: dict[object, LoopKernel] = {}
 
     @staticmethod
     def of(option: str) -> CBackend:
-        """The backend of ``c:option``. Raises UnsupportedError for an unknown processor."""
-        return CBackend(chosen(option))
+        """The backend of ``c:option``. Raises UnsupportedError for an unknown option."""
+        return CBackend(parse(option))
 
     def availability(self) -> Availability:
         command = compiler()
@@ -87,7 +99,8 @@ class CBackend:
         lanes, registers = self.cpu.lanes, self.cpu.registers
         done: dict[int, LoopKernel] = {}
         for i, j in pairs(program, lanes).items():
-            done[i], done[j] = carry_out_pair(program.kernels, (i, j), lanes, registers, taken)
+            both = carry_out_pair(program.kernels, (i, j), lanes, registers, taken)
+            done[i], done[j] = (numbered(k, n, taken) for k, n in zip(both, (i, j), strict=True))
         kernels = [
             done[n] if n in done else self._carry_out(k, taken, n, chosen_for(k, choices))
             for n, k in enumerate(program.kernels)
@@ -124,9 +137,13 @@ class CBackend:
     def _carry_out(
         self, kernel: Kernel, taken: frozenset[str], number: int, wanted: Choice = UNDECIDED
     ) -> LoopKernel:
-        return carry_out(
-            kernel, self.cpu.lanes, self.cpu.registers, taken, number, wanted, fast=self.fast
-        )
+        def make(formal: Kernel, names: frozenset[str]) -> LoopKernel:
+            words = RESERVED | names | {word(n) for n in names}
+            return carry_out(
+                formal, self.cpu.lanes, self.cpu.registers, words, wanted, fast=self.fast
+            )
+
+        return shared(self._made, kernel, number, make, taken, wanted)
 
     def launching(self, program: KernelProgram, kernels: Sequence[object]) -> None:
         """Kernels are called one after the other."""
@@ -146,15 +163,58 @@ class CBackend:
             leaves,
             memory_bytes,
             FORMAT,
-            helpers=(library.missing_abilities, library.open_library, library.thread_count,
-                     library.set_threads, library.entry),
+            helpers=(library.Absent, library.missing_abilities, library.open_library,
+                     library.thread_count, library.set_threads, library.entry),
             tables=(f"NEEDS = {self.cpu.needs!r}\nTHREADS = ctypes.c_int(1)",),
             imports=("ctypes",),
-            start="LIBRARY = open_library()\nset_threads()",
+            start=_START,
             steps=max(f.steps for f in functions),
         )  # fmt: skip
-        built = shared_library(source, self.cpu)
-        return {"model.py": module, "model.c": source, "libmodel.so": built}
+        if not self.options.built:
+            return {"model.py": module, "model.c": source.text}
+        built = self.build(source, "-DTESTED")
+        report = self._tested(built, functions, leaves, memory_bytes)
+        text = json.dumps(report, indent=2, sort_keys=True) + "\n"
+        return {"model.py": module, "model.c": source.text, "libmodel.so": built, SELF_TEST: text}
+
+    def cannot_run(self) -> str:
+        """Why programs of this target do not run on this machine; empty if they do."""
+        return lacking(self.cpu) if self.options.built else "it is source alone"
+
+    def stand_in(self, sources: Mapping[str, str | bytes]) -> Mapping[str, str | bytes]:
+        """Sources of a module that holds weights but says, when called, why it cannot run."""
+        module = sources["model.py"]
+        assert isinstance(module, str)
+        if module.count(_START) != 1:
+            raise InternalError("the module does not open its library where it should")
+        absent = f"DEVICE = LIBRARY = Absent({self.cannot_run()!r})"
+        return {"model.py": module.replace(_START, absent)}
+
+    def build(self, source: Source, *extra: str) -> bytes:
+        """The shared library of a source."""
+        return shared_library(source.units(), self.cpu, extra=(*self.options.flags, *extra))
+
+    def _tested(
+        self,
+        built: bytes,
+        functions: Sequence[PlannedFunction],
+        leaves: Sequence[Leaf],
+        memory_bytes: int,
+    ) -> dict[str, object]:
+        """Run every kernel once, where it can run. Raises InternalError for one that is wrong."""
+        why = lacking(self.cpu) if self.options.tested else "it was not asked for"
+        if why:
+            return {"tested": False, "reason": f"not tested here: {why}"}
+        command = compiler()
+        assert command is not None
+        flags = (*compiler_flags(command, self.cpu), *self.options.flags)
+        parts = TOLERANCES | {DType(n): part for n, part in self.tolerances.items()}
+        with opened(built) as loaded:
+            done = self_test(
+                loaded, self._placed(functions, leaves, Literals()), memory_bytes, self.cpu.lanes,
+                " ".join((*command, *flags)), parts,
+            )  # fmt: skip
+        return {"tested": True, "kernels": done.kernels, "sizes": done.sizes}
 
     def standalone(
         self,
@@ -164,13 +224,13 @@ class CBackend:
         memory_bytes: int,
     ) -> Mapping[str, str]:
         """``model.c`` and ``model.h``: a program that needs a C compiler and nothing else."""
-        memory = {leaf.name: leaf.offset for leaf in leaves}
-        source = self.source(title, functions, leaves)
+        source = self.source(title, functions, leaves).text
+        places = {f.name: f.places for f in self._placed(functions, leaves, Literals())}
         return {
             "model.c": "#define ENTRY static\n"
             + source
             + "\n"
-            + print_entries(title, functions, memory),
+            + print_entries(title, functions, places),
             "model.h": print_header(
                 title, functions, leaves, memory_bytes, " ".join(self.cpu.flags)
             ),
@@ -178,96 +238,52 @@ class CBackend:
 
     def source(
         self, title: str, functions: Sequence[PlannedFunction], leaves: Sequence[Leaf]
-    ) -> str:
+    ) -> Source:
         """The C source of the whole program."""
-        memory = {leaf.name: leaf.offset for leaf in leaves}
-        literals: dict[str, Buffer] = {}
-        texts = []
-        for f in functions:
-            texts.append(self._function(f, memory, literals))
-        head = (
-            f"/* {comment(title).replace('*/', '* /')}\n *\n * Generated by brickc for "
-            f"{self.cpu.name}.\n */\n"
-        )
-        return "\n\n".join([head + prelude(self.cpu), print_literals(literals), *texts]) + "\n"
+        head = f"/* {comment_text(title)}\n *\n * Generated by brickc for {self.cpu.name}.\n */\n"
+        literals = Literals()
+        placed = self._placed(functions, leaves, literals)
+        return print_source(head + prelude(self.cpu).rstrip(), placed, literals)
 
-    def _function(
-        self, f: PlannedFunction, memory: Mapping[str, int], literals: dict[str, Buffer]
-    ) -> str:
-        kernels = [k for k in f.kernels if isinstance(k, LoopKernel)]
-        program = f.program
-        buffers = dict(program.buffers)
-        places: dict[str, str] = {}
-        for k in kernels:
-            buffers.update({b.name: b for b in k.scratch})
-        taken = _names(program) | set(buffers)
-        staged: list[LoopKernel] = []
-        for number, (name, access) in enumerate(program.inputs.items()):
-            given, kernel = _staging(name, access, number, taken)
-            buffers[given.name] = given
-            places[given.name] = f"r->inputs[{number}]"
-            staged.append(self._carry_out(kernel, taken | {given.name}, number))
-        for name, buffer in buffers.items():
-            if name in places:
-                continue
-            match buffer.space:
-                case Space.PARAMETER | Space.STATE:
-                    places[name] = f"r->memory + {memory[buffer.label]}"
-                case Space.LITERAL:
-                    held = literals.setdefault(name, buffer)
-                    if held.data != buffer.data:
-                        raise InternalError(f"two literals are called {name}")
-                    places[name] = f"{word(name)}_data"
-                case _:
-                    # a buffer that no kernel touches has no place
-                    if name in f.offsets:
-                        places[name] = f"r->arena + {print_size(f.offsets[name])}"
-        return print_function(f.name, program, [*staged, *kernels], buffers, places, _pays(program))
+    def _placed(
+        self,
+        functions: Sequence[PlannedFunction],
+        leaves: Sequence[Leaf],
+        literals: Literals,
+    ) -> list[Function]:
+        """The functions with the copies of their arguments, and a place for every buffer."""
+        memory = {leaf.name: leaf.offset for leaf in leaves}
+        found = []
+        for f in functions:
+            kernels = [k for k in f.kernels if isinstance(k, LoopKernel)]
+            buffers = dict(f.program.buffers)
+            for k in kernels:
+                buffers.update({b.name: b for b in k.scratch})
+            places = {}
+            for name, buffer in buffers.items():
+                place = place_of(buffer, memory, f.offsets, literals)
+                if place is not None:
+                    places[name] = place
+            taken = _names(f.program) | set(buffers)
+            staged = []
+            for number, (name, access) in enumerate(f.program.inputs.items()):
+                given, kernel = staging(name, access, number, taken)
+                buffers[given.name] = given
+                places[given.name] = Place(Base.INPUT, number)
+                staged.append(self._carry_out(kernel, taken | {given.name}, number))
+            found.append(
+                Function(f.name, f.program, (*staged, *kernels), buffers, places, f.peak,
+                         pays(f.program),
+                         {a + len(staged): b + len(staged)
+                          for a, b in pairs(f.program, self.cpu.lanes).items()})
+            )  # fmt: skip
+        return found
 
 
 def _names(program: KernelProgram) -> frozenset[str]:
     return RESERVED | frozenset(program.buffers) | frozenset(
         w for d in program.dims for w in (d, word(d))
     )  # fmt: skip
-
-
-def _staging(
-    name: str, access: Access, number: int, taken: frozenset[str]
-) -> tuple[Buffer, Kernel]:
-    """A kernel that copies an argument, which lies in row-major order, to its buffer."""
-    label = f"given{number}"
-    while label in taken:
-        label += "_"
-    given = Buffer(label, access.dtype, product(access.shape), Space.INPUT, name)
-    order = tuple(range(len(access.shape)))
-    load = replace(access, buffer=label, offset=0, strides=contiguous_strides(access.shape, order))
-    builder = ScalarBuilder()
-    value = builder.input(access.dtype)
-    region = Region(access.shape, builder.build([value]), (load,), ((0, access),))
-    note = f"{name}: {access.dtype}{list(access.shape)} as it is given"
-    return given, Kernel(f"stage {name}", None, (), None, region, (note,), ())
-
-
-def _work(program: KernelProgram) -> int:
-    return sum(k.flops + hint(k.bytes_moved) for k in program.kernels)
-
-
-def works_alone(program: KernelProgram) -> bool:
-    """True if one thread is faster at the typical sizes; ``_pays`` says the same of any size."""
-    return _work(program) <= _ALONE
-
-
-def _pays(program: KernelProgram) -> str:
-    """A C condition: is there enough work for several threads?"""
-    cost = _work(program)
-    size: Size = 1
-    typical = 1
-    for dim in program.dims.values():
-        size = size * dim
-        typical *= dim.typical
-    if isinstance(size, int):
-        return "1" if cost > _ALONE else "0"
-    return f"{print_size(size)} >= {max(1, _ALONE * typical // max(1, cost))}"
 
 
 def _bind(f: PlannedFunction, memory: Mapping[str, int]) -> FunctionText:

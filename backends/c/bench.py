@@ -24,8 +24,9 @@ from ..base import Timed, Trial
 from ..trials import difference, first_numbers, generator, sizes_to_compare, text_hash
 from .build import compiler_version, prelude, shared_library
 from .cpu import Cpu, processor
-from .printer import print_function
+from .functions import Base, Function, Literals, Place
 from .profile import PROFILE
+from .source import print_source
 
 __all__ = ["CBench"]
 
@@ -62,15 +63,16 @@ class CBench:
 
         Every way is a function that gets its buffers as arguments.
         """
-        texts = [prelude(self.cpu)]
+        functions = []
         for number, trial in enumerate(trials):
             buffers = _buffers(trial)
-            places = {name: f"r->inputs[{k}]" for k, name in enumerate(buffers)}
+            places = {name: Place(Base.INPUT, k) for k, name in enumerate(buffers)}
             for way, made in enumerate(trial.ways):
                 assert isinstance(made, LoopKernel)
                 name = f"trial{number}_{way}"
-                texts.append(print_function(name, trial.program, [made], buffers, places, "1"))
-        built = shared_library("\n\n".join(texts) + "\n", self.cpu, extra=(PROFILE,))
+                functions.append(Function(name, trial.program, (made,), buffers, places, 0))
+        source = print_source(prelude(self.cpu), functions, Literals())
+        built = shared_library(source.units(), self.cpu, extra=(PROFILE,))
         with tempfile.TemporaryDirectory(prefix="brickc-tune-") as folder:
             path = Path(folder) / "trials.so"
             path.write_bytes(built)

@@ -9,12 +9,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 from ...errors import BuildError, UsageError
-from .cpu import Cpu
+from .cpu import Cpu, is_foreign
 
-__all__ = ["compiler", "compiler_version", "prelude", "shared_library"]
+__all__ = ["compiler", "compiler_flags", "compiler_version", "cross_compiler", "prelude",
+           "shared_library"]  # fmt: skip
 
 #: contraction to fused multiply-adds is meant; errno of the mathematics is never read. The
 #: last two are for GCC 12, which takes functions that store for pure ones and drops their calls.
@@ -41,35 +45,90 @@ def compiler() -> tuple[str, ...] | None:
     return None
 
 
-def shared_library(source: str, cpu: Cpu, *, extra: tuple[str, ...] = ()) -> bytes:
-    """The shared library of a C source. Raises BuildError with what the compiler says."""
-    command = compiler()
+def cross_compiler(cpu: Cpu) -> tuple[str, ...] | None:
+    """A compiler's command for another kind of machine: $CC, GCC's cross compiler, or zig's."""
+    if os.environ.get("CC", "").strip():
+        return compiler()
+    found = shutil.which(f"{cpu.machine}-linux-gnu-gcc")
+    if found is not None:
+        return (found,)
+    if importlib.util.find_spec("ziglang") is not None:
+        return (sys.executable, "-m", "ziglang", "cc", "-target", f"{cpu.machine}-linux-gnu")
+    return None
+
+
+def shared_library(units: Sequence[str], cpu: Cpu, *, extra: tuple[str, ...] = ()) -> bytes:
+    """The shared library of C sources, which are compiled side by side.
+
+    Raises BuildError with what the compiler says.
+    """
+    command = cross_compiler(cpu) if is_foreign(cpu) else compiler()
+    if command is None and is_foreign(cpu):
+        raise BuildError(
+            f"no C compiler for {cpu.machine} found",
+            expected=f"{cpu.machine}-linux-gnu-gcc, or $CC",
+            hint="install one, or: pip install 'brickc[c]'; --emit source needs none",
+        )
     if command is None:
         raise BuildError(
             "no C compiler found", expected="cc, gcc or clang, or $CC",
             hint="install one, or: pip install 'brickc[c]'; target numpy needs none",
         )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="brickc-cc-") as folder:
-        text, library = Path(folder) / "model.c", Path(folder) / "libmodel.so"
-        text.write_text(source, encoding="utf-8")
-        gcc = _GCC_FLAGS if _is_gcc(command) else ()
-        words = [*command, *_FLAGS, *gcc, *cpu.flags, *extra, "-shared", "-fPIC", "-o",
-                 str(library), str(text), "-lm", "-lpthread"]  # fmt: skip
-        try:
-            done = subprocess.run(
-                words, capture_output=True, text=True, timeout=_SECONDS, check=False, cwd=folder
-            )
-        except subprocess.TimeoutExpired:
-            raise BuildError("the C compiler does not end", got=f"{_SECONDS} s") from None
-        except OSError as error:
-            raise BuildError("the C compiler does not run", got=str(error)) from None
-        if done.returncode != 0 or not library.is_file():
-            said = "\n".join(done.stderr.strip().splitlines()[:8])
-            raise BuildError(
-                "the C compiler failed", where=command[0], got=said or f"exit {done.returncode}",
-                hint="flags: " + " ".join(words[len(command) : -6]),
-            )  # fmt: skip
+    flags = (*compiler_flags(command, cpu), *extra)
+    with tempfile.TemporaryDirectory(prefix="brickc-cc-") as name:
+        folder = Path(name)
+        library = folder / "libmodel.so"
+        texts = []
+        for number, unit in enumerate(units):
+            texts.append(folder / (f"model{number}.c" if len(units) > 1 else "model.c"))
+            texts[-1].write_text(unit, encoding="utf-8")
+        inputs = texts
+        if len(texts) > 1:
+            inputs = [path.with_suffix(".o") for path in texts]
+            with ThreadPoolExecutor(_cores()) as pool:
+                jobs = [
+                    pool.submit(_run, command, flags, ["-c", "-o", str(o), str(c)], folder)
+                    for c, o in zip(texts, inputs, strict=True)
+                ]
+                try:
+                    for job in jobs:
+                        job.result()
+                except BuildError:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+        out = ["-shared", "-o", str(library), *map(str, inputs), "-lm", "-lpthread"]
+        _run(command, flags, out, folder)
         return library.read_bytes()
+
+
+def compiler_flags(command: tuple[str, ...], cpu: Cpu) -> tuple[str, ...]:
+    """What a compiler is told for an instruction set."""
+    gcc = _GCC_FLAGS if _is_gcc(command) else ()
+    return (*_FLAGS, *gcc, *cpu.flags, "-fPIC")
+
+
+def _run(command: tuple[str, ...], flags: tuple[str, ...], more: list[str], folder: Path) -> None:
+    try:
+        done = subprocess.run(
+            [*command, *flags, *more], capture_output=True, text=True, timeout=_SECONDS,
+            check=False, cwd=folder,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise BuildError("the C compiler does not end", got=f"{_SECONDS} s") from None
+    except OSError as error:
+        raise BuildError("the C compiler does not run", got=str(error)) from None
+    output = Path(more[more.index("-o") + 1])
+    if done.returncode != 0 or not output.is_file():
+        said = "\n".join(done.stderr.strip().splitlines()[:8])
+        raise BuildError(
+            "the C compiler failed", where=command[0], got=said or f"exit {done.returncode}",
+            hint="flags: " + " ".join(flags),
+        )  # fmt: skip
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def prelude(cpu: Cpu) -> str:
@@ -85,6 +144,7 @@ def compiler_version() -> str:
     return lines[0] if lines else ""
 
 
+@lru_cache(maxsize=8)
 def _version(command: tuple[str, ...]) -> str:
     done = subprocess.run(
         [*command, "--version"], capture_output=True, text=True, timeout=60, check=False

@@ -88,6 +88,7 @@ def estimate(made: LoopKernel, program: KernelProgram, cpu: Cpu) -> Estimate:
     sizes = {n: float(d.typical) for n, d in program.dims.items()}
     bytes_of = {n: hint(b.nbytes) for n, b in program.buffers.items()}
     bytes_of.update({b.name: hint(b.nbytes) for b in made.scratch})
+    bytes_of.update({formal: bytes_of[actual] for formal, actual in made.arguments})
     total = Estimate(0.0, 0.0, 0.0)
     for phase in made.phases:
         total += _phase(phase, sizes, bytes_of, cpu)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...errors import UnsupportedError
 
-__all__ = ["CPUS", "Cpu", "chosen"]
+__all__ = ["CPUS", "Cpu", "abilities", "chosen", "is_foreign", "lacking"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ CPUS: dict[str, Cpu] = {
     "x86-64-v2": Cpu("x86-64-v2", 4, 16, ("-march=x86-64-v2",), ("sse4_2", "ssse3", "popcnt")),
     "x86-64-v3": Cpu("x86-64-v3", 8, 16, ("-march=x86-64-v3",), _V3),
     "x86-64-v4": Cpu("x86-64-v4", 16, 32, ("-march=x86-64-v4", "-mprefer-vector-width=512"), _V4),
-    "aarch64": Cpu("aarch64", 4, 32, ("-march=armv8-a",), (), "aarch64"),
+    "aarch64": Cpu("aarch64", 4, 32, ("-march=armv8-a",), ("asimd",), "aarch64"),
     "portable": Cpu("portable", 4, 16, (), (), ""),
 }
 
@@ -87,3 +87,17 @@ def abilities() -> frozenset[str]:
         if key.strip() in ("flags", "Features"):
             return frozenset(value.split())
     return frozenset()
+
+
+def is_foreign(cpu: Cpu) -> bool:
+    """True if another kind of machine is meant than this one."""
+    machine = platform.machine().lower().replace("arm64", "aarch64").replace("amd64", "x86_64")
+    return cpu.machine not in ("", machine)
+
+
+def lacking(cpu: Cpu) -> str:
+    """Why code for an instruction set cannot run on this machine; empty if it can."""
+    if is_foreign(cpu):
+        return f"{cpu.name} is no {platform.machine()}"
+    missing = sorted(set(cpu.needs) - abilities())
+    return f"this processor has no {', '.join(missing)}" if missing else ""

@@ -62,7 +62,6 @@ class Emitter:
         lanes: int,
         registers: int,
         taken: frozenset[str],
-        number: int,
         wanted: Choice = UNDECIDED,
         *,
         fast: bool = False,
@@ -80,7 +79,6 @@ class Emitter:
         self.tile = (4 if registers >= 32 else 2) // (2 if wide else 1), 6
         #: how many vectors fit into the registers
         self.vectors_held = registers // (2 if wide else 1)
-        self.number = number
         self.phases: list[Phase] = []
         self._costs: list[int | None] = []
         self.scratch: list[Buffer] = []
@@ -103,7 +101,7 @@ class Emitter:
 
     def scratch_buffer(self, base: str, dtype: DType, size: Size) -> Buffer:
         """Memory in the arena that lives as long as the kernel."""
-        buffer = Buffer(self.name(f"{base}_{self.number}"), dtype, size, Space.ARENA)
+        buffer = Buffer(self.name(base), dtype, size, Space.ARENA)
         self.scratch.append(buffer)
         return buffer
 

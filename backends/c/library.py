@@ -16,7 +16,7 @@ from ..host import _error
 
 NEEDS: tuple[str, ...] = ()
 
-__all__ = ["entry", "missing_abilities", "open_library", "set_threads", "thread_count"]
+__all__ = ["Absent", "entry", "missing_abilities", "open_library", "set_threads", "thread_count"]
 
 
 def missing_abilities(needs: tuple[str, ...]) -> list[str]:
@@ -28,6 +28,16 @@ def missing_abilities(needs: tuple[str, ...]) -> list[str]:
         return []
     have = set(lines[0].partition(":")[2].split()) if lines else set(needs)
     return [ability for ability in needs if ability not in have]
+
+
+class Absent:
+    """Stands for the library while brickc holds a program that cannot run here."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __getattr__(self, name: str) -> Any:
+        raise _error("this program cannot run here", got=self.reason)
 
 
 def open_library() -> Any:

@@ -25,7 +25,24 @@
 #ifndef ENTRY
 #define ENTRY
 #endif
+/* Kernels are never merged into their callers, which would make one function of a whole network.
+ * SPLIT is for programs whose kernels are compiled in several files. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define APART noinline, noclone
+#else
+#define APART noinline
+#endif
+#ifdef SPLIT
+#define KERNEL __attribute__((APART, visibility("hidden")))
+#else
+#define KERNEL static __attribute__((APART))
+#endif
+/* without optimization, inlining makes code larger and compilation slower, and nothing faster */
+#ifdef UNOPTIMIZED
+#define INLINE static inline __attribute__((unused))
+#else
 #define INLINE static inline __attribute__((always_inline, unused))
+#endif
 
 typedef float f32;
 typedef double f64;
@@ -391,6 +408,8 @@ typedef struct {
     _Alignas(64) atomic_long value;
 } Counter;
 
+#define ALL (-1)
+
 /* One call of a function: its memory, sizes, arguments, and what its threads share. */
 typedef struct Run {
     char *restrict arena;
@@ -399,6 +418,7 @@ typedef struct Run {
     const void *const *inputs;
     Counter *next; /* for each phase, chunks given out of each thread's share, and chunks done */
     int threads;
+    int only; /* the one phase that is run, with no one waiting for others, or ALL */
     atomic_int error;
     void (*body)(struct Run *, int thread);
 } Run;
@@ -430,7 +450,7 @@ INLINE long take(Run *r, int phase, int thread, long total, long last) {
 /* The end of a phase of which this thread has done some chunks: wait until all are done. Who did
  * them does not matter, so a thread that has not come yet delays nobody. */
 INLINE void complete(Run *r, int phase, long mine, long total) {
-    if (r->threads == 1) return;
+    if (r->threads == 1 || r->only != ALL) return;
     Counter *done = &r->next[phase * (r->threads + 1) + r->threads];
     if (mine > 0) atomic_fetch_add_explicit(&done->value, mine, memory_order_acq_rel);
     for (int turn = 0; atomic_load_explicit(&done->value, memory_order_acquire) < total; turn++) {
@@ -443,9 +463,30 @@ INLINE void complete(Run *r, int phase, long mine, long total) {
 
 /* Phases with little work follow each other on one thread: the run as that thread sees it. */
 INLINE Run alone(const Run *r) {
-    Run own = {r->arena, r->memory, r->dims, r->inputs, NULL, 1, 0, NULL};
+    Run own = {r->arena, r->memory, r->dims, r->inputs, NULL, 1, r->only, 0, NULL};
     return own;
 }
+
+#define PHASE(r, number, call)                                                                    \
+    do {                                                                                          \
+        if (r->only == ALL || r->only == number) call;                                            \
+    } while (0)
+
+/* With TESTED defined a function has an entry that runs one of its phases alone: the very calls
+ * of the whole, by one thread that does the work of all. */
+#ifdef TESTED
+#define PHASES(name, count)                                                                       \
+    ENTRY int name##_phase(char *arena, char *memory, const i64 *dims, const void *const *inputs, \
+                           int threads, int only) {                                               \
+        Counter next[2 * count * (threads + 1)];                                                  \
+        memset(next, 0, sizeof next);                                                             \
+        Run r = {arena, memory, dims, inputs, next, threads, only, 0, name##_body};               \
+        name##_body(&r, 0);                                                                       \
+        return atomic_load(&r.error);                                                             \
+    }
+#else
+#define PHASES(name, count)
+#endif
 
 /* An axis in pieces of whole vectors, one a thread. Pieces are some kilobytes long, or there is one:
  * in shorter ones prefetchers fetch the lines that another core is writing. */

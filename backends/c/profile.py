@@ -52,7 +52,7 @@ def measured_limits(cpu: Cpu, threads: int) -> Limits:
     here = Path(__file__).parent
     text = prelude(cpu)
     text += (here / "limits.c").read_text(encoding="utf-8")
-    built = shared_library(text, cpu, extra=(PROFILE,))
+    built = shared_library([text], cpu, extra=(PROFILE,))
     with tempfile.TemporaryDirectory(prefix="brickc-limits-") as folder:
         path = Path(folder) / "limits.so"
         path.write_bytes(built)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...ir.kernel.memory import Access, Space
+from ...ir.kernel.memory import Access
 from ..base import Leaf, PlannedFunction
 from ..module import comment
+from .functions import Place
 from .printer import TYPES, print_size, word
 
 __all__ = ["identifier", "print_entries", "print_header"]
@@ -108,9 +109,12 @@ def print_header(
 
 
 def print_entries(
-    title: str, functions: Sequence[PlannedFunction], memory: Mapping[str, int]
+    title: str, functions: Sequence[PlannedFunction], places: Mapping[str, Mapping[str, Place]]
 ) -> str:
-    """The definitions of what the header declares, to stand below the program."""
+    """The definitions of what the header declares, to stand below the program.
+
+    ``places`` says by function where its buffers lie.
+    """
     texts = ['#include "model.h"']
     for f in functions:
         sizes = ", ".join(word(d) for d in f.program.dims) or "0"
@@ -126,24 +130,15 @@ def print_entries(
         ]
         for kind, name, access, result in arguments:
             if result:
-                lines += _copy_out(f, kind, name, access, memory)
+                lines += _copy_out(kind, name, access, places[f.name][access.buffer])
         lines += ["    return failed;", "}"]
         texts.append("\n".join(lines))
     return "\n\n".join(texts) + "\n"
 
 
-def _copy_out(
-    f: PlannedFunction, kind: str, name: str, access: Access, memory: Mapping[str, int]
-) -> list[str]:
+def _copy_out(kind: str, name: str, access: Access, place: Place) -> list[str]:
     """Loops that copy a result from where the program keeps it."""
-    buffer = f.program.buffers[access.buffer]
-    match buffer.space:
-        case Space.PARAMETER | Space.STATE:
-            start: str = f"(const char *)memory + {memory[buffer.label]}"
-        case Space.LITERAL:
-            start = f"{word(buffer.name)}_data"
-        case _:
-            start = f"(const char *)arena + {print_size(f.offsets[buffer.name])}"
+    start = place.print().replace("r->", "(const char *)")
     lines = [
         "    {",
         f"        const {kind} *from = (const {kind} *)({start});",

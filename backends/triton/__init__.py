@@ -184,7 +184,7 @@ class TritonBackend:
                 file = f"kernels/{k.name}.{binary.suffix}"
                 files[file] = binary.image
                 r = binary.resources
-                resources[k.name] = r
+                resources[k.name] = {**r, "tile": k.launch.tiling, "symbol": binary.symbol}
                 table[k.name] = (r["warps"], r["stages"], r["threads"], r["shared"], file,
                                  binary.symbol)  # fmt: skip
             files[RESOURCES] = json.dumps(resources, indent=1, sort_keys=True) + "\n"

@@ -130,7 +130,7 @@ def sequence(
         start()
 
     # for whoever times the device alone: arguments are there, results stay there
-    vars(run).update(start=start, launches=launches)
+    vars(run).update(start=start, launches=launches, inputs=inputs)
     return run
 
 

@@ -28,6 +28,15 @@ def bf16(x):
     else:
         return x.to(tl.bfloat16)
 ''',
+    "tf32": '''\
+@triton.jit
+def tf32(x):
+    """x cut to 10 bits of mantissa, as the tensor cores would cut it."""
+    if INTERPRETED:
+        return x
+    else:
+        return (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+''',
     "widened": '''\
 @triton.jit
 def widened(x):
@@ -159,7 +168,8 @@ def philox(block, stream, counter, seed):
 #: what a function calls
 NEEDS: dict[str, tuple[str, ...]] = {
     "tanh": ("expm1",), "softplus": ("log1p",), "bf16": ("interpreted",),
-    "widened": ("interpreted",), "half": ("interpreted", "widened"),
+    "widened": ("interpreted",), "tf32": ("interpreted",),
+    "half": ("interpreted", "widened"),
 }  # fmt: skip
 
 

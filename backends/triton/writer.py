@@ -12,10 +12,20 @@ from ...ir.kernel.kernel import Kernel
 from ...ir.kernel.memory import Access, Buffer, Space
 from .launches import Grid, Launch
 
-__all__ = ["ALIGNED_BYTES", "Coord", "Tile", "Writer", "dtype_text", "wide", "with_masks"]
+__all__ = [
+    "ALIGNED_ELEMENTS",
+    "Coord",
+    "Tile",
+    "Writer",
+    "dtype_text",
+    "is_aligned",
+    "wide",
+    "with_masks",
+]
 
-#: parameters and states of fewer bytes may lie anywhere: updates join them without gaps
-ALIGNED_BYTES = 64 * 1024
+#: parameters and states of another number of elements may lie anywhere: updates join them without
+#: gaps, those of a multiple of it first
+ALIGNED_ELEMENTS = 16
 
 _TL = {DType.F64: "tl.float64", DType.F32: "tl.float32", DType.F16: "tl.float16",
        DType.BF16: "tl.bfloat16", DType.I64: "tl.int64", DType.I32: "tl.int32",
@@ -278,7 +288,7 @@ class Writer:
             self.name,
             tuple(self.lines),
             buffers,
-            tuple(_is_aligned(b) for b in buffers),
+            tuple(is_aligned(b) for b in buffers),
             tuple(sorted(self.dims)),
             Grid(tuple(grid)),
             frozenset(self.helpers),
@@ -288,9 +298,10 @@ class Writer:
         )
 
 
-def _is_aligned(buffer: Buffer) -> bool:
+def is_aligned(buffer: Buffer) -> bool:
+    """Whether its address is a multiple of 16 bytes wherever it lies."""
     if buffer.space in (Space.PARAMETER, Space.STATE):
-        return maximum(buffer.nbytes) > ALIGNED_BYTES
+        return maximum(buffer.size) % ALIGNED_ELEMENTS == 0
     return True
 
 

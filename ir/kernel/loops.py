@@ -274,7 +274,10 @@ class Phase:
 
 @dataclass(frozen=True)
 class LoopKernel:
-    """A kernel with its strategy's result, what the strategy decided, and what else it could."""
+    """A kernel with its strategy's result, what the strategy decided, and what else it could.
+
+    The phases are stated over formal buffers. Equal kernels have the very same ``phases``.
+    """
 
     kernel: Kernel
     strategy: str
@@ -282,6 +285,8 @@ class LoopKernel:
     scratch: tuple[Buffer, ...] = ()
     choice: Choice = UNDECIDED
     options: Options = ()
+    #: (name in the phases, buffer of the program or of ``scratch``); others mean themselves
+    arguments: tuple[tuple[str, str], ...] = ()
 
 
 def count(body: Sequence[Statement]) -> int:

@@ -50,7 +50,6 @@ def carry_out(
     lanes: int,
     registers: int,
     taken: frozenset[str],
-    number: int,
     wanted: Choice = UNDECIDED,
     *,
     fast: bool = False,
@@ -60,7 +59,7 @@ def carry_out(
     ``wanted`` are decisions that the strategy does not make itself. ``fast`` allows results that
     are farther from exact ones than sums in any order are.
     """
-    em = Emitter(kernel, lanes, registers, taken, number, wanted, fast=fast)
+    em = Emitter(kernel, lanes, registers, taken, wanted, fast=fast)
     read_before_written(em)
     kernel = em.kernel
     if kernel.anchor is None:
@@ -90,9 +89,9 @@ def carry_out_pair(
 ) -> tuple[LoopKernel, LoopKernel]:
     """A product and the update of its matrix, as ``pairs`` finds them."""
     i, j = numbers
-    em = Emitter(kernels[i], lanes, registers, taken, i)
+    em = Emitter(kernels[i], lanes, registers, taken)
     read_before_written(em)
     thin_backward(em, kernels[j])
-    rest = Emitter(kernels[j], lanes, registers, taken, j)
+    rest = Emitter(kernels[j], lanes, registers, taken)
     read_before_written(rest)
     return em.finish("one reading, with the update"), after_thin_backward(rest, kernels[i])

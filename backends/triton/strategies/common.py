@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ....ir.dims import Size, hint, product
+from ....ir.dims import Size, exact_div, hint, product
 from ....ir.dtypes import DType
 from ....ir.kernel.choices import Picks
 from ....ir.kernel.kernel import Kernel, Region
@@ -14,13 +14,16 @@ from ....ir.kernel.spaces import coalesce, order_of, project, sizes_of
 from ..launches import Launch
 from ..options import Options
 from ..scalars import emit_region
-from ..writer import Tile, Writer, dtype_text
+from ..writer import Tile, Writer, dtype_text, is_aligned
 
-__all__ = ["PROGRAMS", "Context", "anchor_dtype", "flat_tile", "merge_region", "ordered_sum",
-           "power_of_two", "scratch", "walk"]  # fmt: skip
+__all__ = ["NARROW", "PROGRAMS", "Context", "anchor_dtype", "flat_tile", "merge_region",
+           "narrow_loads", "ordered_sum", "power_of_two", "scratch", "walk"]  # fmt: skip
 
 #: programs that keep a large GPU busy: about one per multiprocessor
 PROGRAMS = 132
+
+#: in the comment above a kernel, before why some of its loads are shorter
+NARROW = "loads below 128 bits: "
 
 #: elements that a program of a map works on: 8 a thread, two 128-bit loads of f32
 MAP_BLOCK = 1024
@@ -109,6 +112,24 @@ def anchor_dtype(kernel: Kernel) -> DType:
 
 def scratch(context: Context, name: str, dtype: DType, size: Size) -> Buffer:
     return Buffer(f"{name}_{context.number}", dtype, size, Space.ARENA)
+
+
+def narrow_loads(context: Context, access: Access, axis: int) -> str:
+    """Why a tile that walks this axis fastest cannot be loaded by 128 bits; empty if it can."""
+    vector = 16 // access.dtype.itemsize
+    buffer = context.buffers.get(access.buffer)
+    if buffer is not None and not is_aligned(buffer):
+        return "a parameter between others"
+    if access.strides[axis] != 1:
+        return "neighbours in the tile are none in memory"
+    run = access.shape[axis]
+    if exact_div(run, vector) is None:
+        return f"{run} neighbours in memory"
+    others = [s for a, s in enumerate(access.strides) if a != axis and access.shape[a] != 1]
+    for step in (access.offset, *others):
+        if exact_div(step, vector) is None:
+            return f"rows that start at multiples of {step}"
+    return ""
 
 
 def ordered_sum(

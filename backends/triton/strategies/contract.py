@@ -11,8 +11,8 @@ from ....ir.kernel.memory import Access
 from ....ir.kernel.spaces import coalesce, project, sizes_of
 from ..launches import TritonKernel
 from ..writer import Coord, Tile, Writer
-from .common import Context
-from .matmul import Load, Problem, matmul
+from .common import Context, narrow_loads
+from .matmul import Load, Operands, Problem, matmul
 
 __all__ = ["contract"]
 
@@ -37,6 +37,11 @@ def contract(context: Context) -> TritonKernel:
     merged = coalesce(shape, range(len(k)), [[s[c] for c in k] for s in steps])
     summed = sizes_of(shape, merged)
     strides = [project(shape, [s[c] for c in k], merged) or () for s in steps]
+
+    def narrow(operand: Access) -> str:
+        strides = operand.strides
+        fastest = [x for x, s in enumerate(strides) if s == 1 and operand.shape[x] != 1]
+        return narrow_loads(context, operand, fastest[-1] if fastest else len(strides) - 1)
 
     def load_of(operand: Access, mine: dict[str, Size], over: Sequence[Size], free: Sequence[str],
                 rows_are_free: bool) -> Load:  # fmt: skip
@@ -66,7 +71,9 @@ def contract(context: Context) -> TritonKernel:
         tuple(sizes[c] for c in batch), tuple(sizes[c] for c in m), tuple(sizes[c] for c in n),
         tuple(summed),
     )  # fmt: skip
+    along = [bool(x) and x[-1] == 1 for x in strides]
     return matmul(
         context, problem, load_of(a, steps[0], strides[0], m, True),
-        load_of(b, steps[1], strides[1], n, False), place, a.dtype,
+        load_of(b, steps[1], strides[1], n, False), place,
+        Operands(a.dtype, along[0], along[1], (narrow(a), narrow(b))),
     )  # fmt: skip

@@ -10,8 +10,8 @@ from ....ir.kernel import anchors
 from ....ir.kernel.memory import Access
 from ..launches import TritonKernel
 from ..writer import Coord, Tile, Writer
-from .common import Context
-from .matmul import Problem, matmul
+from .common import Context, narrow_loads
+from .matmul import Operands, Problem, matmul
 
 __all__ = ["convolution", "input_grad", "weight_grad"]
 
@@ -40,7 +40,10 @@ def convolution(context: Context) -> TritonKernel:
     def place(group: Coords, rows: Coords, columns: Coords) -> tuple[Coord, ...]:
         return (rows[0], _joined(group[0], columns[0], w_.shape[1]), *rows[1:])
 
-    return matmul(context, problem, left, right, place, image.dtype)
+    narrow = (narrow_loads(context, x, 2), narrow_loads(context, w_, summed.axes[-1] + 2))
+    lie = Operands(image.dtype, summed.innermost(x.strides[2:]),
+                   summed.innermost(w_.strides[2:]), narrow)  # fmt: skip
+    return matmul(context, problem, left, right, place, lie)
 
 
 def input_grad(context: Context) -> TritonKernel:
@@ -65,7 +68,10 @@ def input_grad(context: Context) -> TritonKernel:
     def place(group: Coords, rows: Coords, columns: Coords) -> tuple[Coord, ...]:
         return (rows[0], _joined(group[0], columns[0], w_.shape[2]), *rows[1:])
 
-    return matmul(context, problem, left, right, place, cotangent.dtype)
+    along = summed.innermost(dy.strides[2:])
+    lie = Operands(cotangent.dtype, along, summed.innermost((w_.strides[1], *w_.strides[3:])),
+                   (narrow_loads(context, dy, 2), narrow_loads(context, w_, 2)))  # fmt: skip
+    return matmul(context, problem, left, right, place, lie)
 
 
 def weight_grad(context: Context) -> TritonKernel:
@@ -88,7 +94,10 @@ def weight_grad(context: Context) -> TritonKernel:
     def place(group: Coords, rows: Coords, columns: Coords) -> tuple[Coord, ...]:
         return (_joined(group[0], rows[0], dy.shape[2]), *across.back(columns))
 
-    return matmul(context, problem, left, right, place, image.dtype)
+    # the sum goes over places, of which the innermost are the columns of the images
+    lie = Operands(image.dtype, dy.strides[-1] == 1, x.strides[-1] == 1 == anchor.stride[-1],
+                   (narrow_loads(context, dy, 2), narrow_loads(context, x, 2)))  # fmt: skip
+    return matmul(context, problem, left, right, place, lie)
 
 
 class _Order:
@@ -102,6 +111,10 @@ class _Order:
         """Coordinates of the sorted axes, in the axes' own order."""
         found = dict(zip(self.axes, coords, strict=True))
         return [found[a] for a in range(len(coords))]
+
+    def innermost(self, strides: Sequence[Size]) -> bool:
+        """Whether the last of the sorted axes has neighbours in memory, by these strides."""
+        return strides[self.axes[-1]] == 1
 
 
 # -- operands --------------------------------------------------------------------------------------

@@ -50,11 +50,11 @@ def test_small_phases_follow_each_other_on_one_thread() -> None:
     assert isinstance(source, str)
     body = source[source.index("static void train_step_body") :]
     body = body[: body.index("\n}")]
-    sections = re.findall(r"if \(1 \* r->dims\[0\] <= (\d+)\) \{(.*?)\} else", body, re.DOTALL)
-    together = [text.count("(&own, 0)") for _, text in sections]
+    sections = re.findall(r"if \(1 \* N <= (\d+)\) \{(.*?)\} else", body, re.DOTALL)
+    together = [text.count("(&own, 0, ") for _, text in sections]
     assert sum(together) >= 20
     assert max(together) >= 10
     # beyond so many examples all threads share those phases, too
     assert all(64 <= int(most) < 10**6 for most, _ in sections)
-    phases = len(re.findall(r"\(r, thread\);", body))
+    phases = len(re.findall(r"\(r, thread, ", body))
     assert phases - sum(together) + len(sections) <= 30

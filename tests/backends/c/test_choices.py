@@ -30,8 +30,8 @@ pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler")
 
 
 @pytest.fixture(autouse=True)
-def own_cache(timedpatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    timedpatch.setenv("BRICKC_CACHE", str(tmp_path / "cache"))
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BRICKC_CACHE", str(tmp_path / "cache"))
 
 
 def small_model() -> bc.Model:
@@ -164,7 +164,7 @@ def test_the_bench_runs_and_compares_ways() -> None:
             assert 0 <= timed.error(way)["f32"] < 1e-5
     assert bench.environment["threads"] == "2"
     assert set(bench.environment) == {
-        "target", "processor", "instructions", "lanes", "threads", "compiler", "code",
+        "target", "processor", "instructions", "lanes", "threads", "compiler", "code", "numerics",
     }  # fmt: skip
 
 

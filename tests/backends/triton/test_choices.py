@@ -173,7 +173,7 @@ def test_the_search_takes_what_the_timer_prefers(tmp_path: Path) -> None:
     tuner = Tuner(chosen, bench, memory, {"f32": 1e-4}, clock=lambda: float(next(now)))
     found = tuner.run(tasks, 60)
     assert found.choices[kernel_key(made.kernel)] != made.choice
-    assert (found.rows[0].tried, found.rows[0].wrong) == (7, ())
+    assert (found.rows[0].tried, found.rows[0].wrong) == (9, ())
     kernels, _ = chosen.select(f.program, found.choices)
     assert kernels[number].choice == found.choices[kernel_key(made.kernel)]
 

@@ -48,8 +48,7 @@ except model.ModelError as error:
     print(json.dumps({"error": str(error)}))
     sys.exit()
 (bound,) = p._bound.values()
-(staged,) = (target for name, target, _ in bound[1] if name == "x")
-staged = bool(np.array_equal(staged.copy(), x))
+staged = bool(np.array_equal(bound[0].inputs["x"].copy(), x))
 launches = [[name, programs, [(m.block.value, at) for m, at, _ in pointers], list(sizes)]
             for name, programs, pointers, sizes in bound[0].launches]
 print(json.dumps({"same": same, "loss": loss, "launches": launches, "staged": staged,
@@ -87,9 +86,9 @@ def call(
     kernels = json.loads((artifact / name / "kernels" / "resources.json").read_text())
     source = (artifact / name / "kernels.py").read_text()
     counts = ""
-    for kernel in kernels:
+    for kernel, takes in kernels.items():
         head = source.split(f"def {kernel}(", 1)[1].split(")", 1)[0]
-        counts += f"{kernel}={len(head.split(','))} "
+        counts += f"{takes['symbol']}={len(head.split(','))} "
     kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     kept |= {"LD_LIBRARY_PATH": str(artifact), "FAKE_LOG": str(log), "FAKE_COUNTS": counts}
     done = subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -72,8 +73,8 @@ def test_small_networks_are_one_kernel(name: str, form: str, launches: int, stag
     assert text.count("grid_barrier(counter, first, count)") == stages - 1
     assert text.count("for tile in range(") == launches
     assert "COOPERATIVE = ('train_step_phases',)" in model
-    # equal layers still share a text, and no kernel is there that nobody starts
-    assert kernels.count("_tile(tile, ") <= launches + kernels.count("def ") - 1
+    # the means of loss and accuracy share a text; no kernel is there that nobody starts
+    assert len(re.findall(r"^def \w+_tile\(tile, ", kernels, re.M)) < launches
     assert kernels.count("tl.program_id(0)") == 1
 
 
@@ -344,8 +345,7 @@ def test_the_same_bytes_twice(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) ->
     model = bc.Model({"logits": y}, bc.softmax_loss(y, t))
     found = []
     for folder in ("one", "two"):
-        for name in ("TRITON_CACHE_DIR", "BRICKC_CACHE"):
-            monkeypatch.setenv(name, str(tmp_path / folder))
+        monkeypatch.setenv("BRICKC_CACHE", str(tmp_path / folder))
         compiled = compile_model(
             model, "triton:sm_90,persistent", functions=["train_step"], steps_per_launch=4
         )

@@ -14,16 +14,13 @@ import numpy as np
 import pytest
 
 import brickc as bc
-from brickc.backends.triton import RESOURCES
-from brickc.backends.triton.options import ARCHITECTURES, parse
-from brickc.driver import Compiled, compile_model
+from brickc.backends.triton.options import parse
+from brickc.driver import compile_model
 from brickc.errors import UnsupportedError
 from brickc.runtime.artifact import load, verify
 from brickc.runtime.data.digits import digits
 
 pytest.importorskip("triton")
-
-ZOO = ("mlp", "lenet5", "lenet", "alexnet", "alexnet2012", "overfeat", "vgg_a", "googlenet")
 
 
 def steps(target: str, x: Any, t: Any, count: int, batch: int) -> list[float]:
@@ -42,62 +39,6 @@ def test_lenet5_follows_numpys_losses_on_digits() -> None:
     wanted = steps("numpy", x, t, 5, 4)
     np.testing.assert_allclose(steps("triton", x, t, 5, 4), wanted, rtol=1e-4)
     assert len(set(wanted)) == 5
-
-
-def ahead(name: str, target: str) -> tuple[Compiled, dict[str, dict[str, Any]]]:
-    """A training step compiled for a GPU, and what its kernels take."""
-    compiled = compile_model(
-        bc.zoo.model(name), target, optimizer=bc.SGD(0.01, momentum=0.9), functions=["train_step"]
-    )
-    return compiled, json.loads(compiled.sources[RESOURCES])
-
-
-def gates(name: str, architecture: str, precision: str) -> dict[str, dict[str, Any]]:
-    """No spilled registers, and shared memory within the architecture's."""
-    _, kernels = ahead(name, f"triton:{architecture},{precision},launches")
-    assert kernels
-    spilled = {k: r["spilled"] for k, r in kernels.items() if r["spilled"]}
-    assert not spilled
-    limit = ARCHITECTURES[architecture].shared
-    assert all(r["shared"] <= limit for r in kernels.values())
-    assert all(0 < r["registers"] <= (512 if architecture == "gfx942" else 255)
-               for r in kernels.values())  # fmt: skip
-    return kernels
-
-
-@pytest.mark.parametrize("precision", ["f32", "tf32"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("name", ["mlp", "lenet5", "lenet"])
-def test_small_networks_compile_ahead_of_time(name: str, architecture: str, precision: str) -> None:
-    gates(name, architecture, precision)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("name", ZOO[3:])
-def test_large_networks_compile_ahead_of_time(name: str, architecture: str) -> None:
-    kernels = gates(name, architecture, "tf32")
-    products = {
-        k: r for k, r in kernels.items()
-        if k.startswith(("contract_", "convolution")) and "_total" not in k
-    }  # fmt: skip
-    assert len(products) >= 10
-    without = [k for k, r in products.items() if "tensor" in r and not r["tensor"]]
-    assert not without
-    wide = [k for k, r in products.items() if r.get("loads", {}).get("128")]
-    assert len(wide) >= 0.7 * len(products)
-
-
-def test_two_compilations_give_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = []
-    for folder in ("one", "two"):
-        monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / folder))
-        compiled, _ = ahead("mlp", "triton:sm_90,launches")
-        found.append(compiled.sources)
-        assert any((tmp_path / folder).iterdir())  # compiled afresh
-    assert found[0] == found[1]
 
 
 def test_equal_kernels_are_one() -> None:
