@@ -17,11 +17,12 @@ OPTIONS: dict[str, dict[str, Any]] = {"googlenet": {"dropout": False}}
 def build(
     network: str, batch: int, mode: str, target: str, rate: float
 ) -> tuple[Callable[[], Any], Callable[[Any], list[float]]]:
-    """(one step, its numbers to compare). Compiled for a range of batch sizes, but for the very
-    batch if it is smaller than a vector: the target then fills its lanes otherwise."""
+    """(one step, its numbers to compare). Compiled for a range of batch sizes, this one the
+    typical one, but for the very batch if it is smaller than a vector: the target then fills its
+    lanes otherwise."""
     import brickc as bc
 
-    size = batch if batch < 16 else bc.Dim("N", 1, max(1024, batch))
+    size = batch if batch < 16 else bc.Dim("N", 1, max(1024, batch), batch)
     model = bc.zoo.model(network, batch=size, **OPTIONS.get(network, {}))
     function = "train_step" if mode == "train" else "infer"
     program = bc.compile(model, target=target, optimizer=bc.SGD(rate), functions=[function])
