@@ -39,7 +39,7 @@ static void stream(Run *r, int thread) {
 static long elapsed(void (*body)(Run *, int), int threads) {
     Counter next[1];
     memset(next, 0, sizeof next);
-    Run r = {0, 0, 0, 0, next, threads, 0, body};
+    Run r = {.next = next, .threads = threads, .only = ALL, .body = body};
     long start = nanoseconds();
     run_parallel(&r);
     return nanoseconds() - start;

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import brickc as bc
-from brickc.driver import compile_model
+from brickc.backends.c.profile import measured_limits
+from brickc.driver import backend, compile_model
 from brickc.errors import DataError, DtypeError, ShapeError
 
 
@@ -58,3 +59,10 @@ def test_small_phases_follow_each_other_on_one_thread() -> None:
     assert all(64 <= int(most) < 10**6 for most, _ in sections)
     phases = len(re.findall(r"\(r, thread, ", body))
     assert phases - sum(together) + len(sections) <= 30
+
+
+def test_limits_of_the_machine_are_measured() -> None:
+    """The program that measures them runs on the threads of every other."""
+    limits = measured_limits(backend("c").cpu, 2)
+    assert limits.flops > 0
+    assert limits.bytes > 0
