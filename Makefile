@@ -15,7 +15,7 @@ BENCH_VENV := .venv-bench
 
 help:
 	@echo 'make demo    compile LeNet-5 and train it on the bundled digits'
-	@echo 'make test    the tests (TESTS="tests/ir -k dims" for some, WORKERS=n)'
+	@echo 'make test    the tests (TESTS="tests/ir -k dims" for some, TESTS=--exhaustive for all, WORKERS=n)'
 	@echo 'make lint    ruff: rules and formatting (make format mends)'
 	@echo 'make types   mypy, strict'
 	@echo 'make bench   the benchmarks, beside their peers'

@@ -7,7 +7,6 @@ networks are compiled once, by way of the cache.
 from __future__ import annotations
 
 import json
-import os
 import re
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +26,11 @@ pytest.importorskip("triton")
 build = import_module("brickc.backends.triton.build")
 
 SMALL = ("mlp", "lenet5", "lenet")
-LARGE = ("alexnet", "alexnet2012", "overfeat", "vgg_a", "googlenet")
+LARGE = (
+    "alexnet",
+    *(pytest.param(name, marks=pytest.mark.exhaustive)
+      for name in ("alexnet2012", "overfeat", "vgg_a", "googlenet")),
+)  # fmt: skip
 
 #: tensor-core instructions of an architecture; the first needs tiles of 64 rows
 TENSOR = {"sm_80": ("HMMA", "HMMA"), "sm_90": ("HGMMA", "HMMA"), "gfx942": ("MFMA", "MFMA")}
@@ -99,17 +102,10 @@ def test_without_tensor_cores() -> None:
     assert not any(r["tensor"] for r in kernels.values())
 
 
-def _by_default(name: str, architecture: str) -> bool:
-    """Kernels of all large networks take many minutes to compile: these stand for them."""
-    return name == "alexnet" or os.environ.get("BRICKC_ALL_GATES") == "1"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", LARGE)
 def test_large_networks(name: str, architecture: str) -> None:
-    if not _by_default(name, architecture):
-        pytest.skip("takes minutes; BRICKC_ALL_GATES=1 compiles every network")
     kernels = held(name, architecture, "tf32")
     products = products_of(kernels)
     assert len(products) >= 10

@@ -318,7 +318,7 @@ def test_results_that_are_parameters_and_states(form: str) -> None:
 #: a few of these take the CI's time, all of them a quarter of an hour
 _COMBINATIONS = [
     pytest.param(*names, marks=() if names in (
-        ("mlp", "sm_80", "f32"), ("lenet5", "sm_90", "tf32")) else pytest.mark.slow)
+        ("mlp", "sm_80", "f32"), ("lenet5", "sm_90", "tf32")) else pytest.mark.exhaustive)
     for names in itertools.product(("mlp", "lenet5", "lenet"), ("sm_80", "sm_90"), ("f32", "tf32"))
 ]  # fmt: skip
 
