@@ -60,7 +60,7 @@ def test_explain_shows_choices(model: str) -> None:
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)["choices"]
     assert row["by"] == "rules"
-    assert row["choice"].startswith("m=")
+    assert row["choice"].startswith("swap=0 m=")
     costs = [r["cost"] for r in row["rejected"]]
     assert len(costs) == 3
     assert costs == sorted(costs)
@@ -73,7 +73,7 @@ def test_explain_shows_choices(model: str) -> None:
 def test_dump_shows_choices(model: str) -> None:
     result = call("dump", model, "--stage", "kernels", "--target", "triton")
     assert result.exit_code == 0, result.output
-    assert "\n  choice m=" in result.output
+    assert "\n  choice swap=0 m=" in result.output
 
 
 def test_targets_that_cannot_be_tuned(model: str, tmp_path: Path) -> None:

@@ -34,6 +34,10 @@ from brickc.frontends.onnx.table import find
 #: size 10; what is exact lies further from them than the suite allows
 ROUNDED = {"test_dft_inverse": 1e-6, "test_dft_inverse_opset19": 1e-6}
 
+#: cases in halves whose expected values were computed in halves; ours are computed in f32 and
+#: rounded. The bound is two units in the last place of numbers up to 0.5
+HALVES = {"test_attention_4d_causal_fp16": 5e-4, "test_attention_4d_causal_fp16_expanded": 5e-4}
+
 KINDS = ("node", "simple", "pytorch-operator", "pytorch-converted")
 Arrays = Sequence[Any]
 
@@ -116,7 +120,7 @@ def judge(case: Case, runners: Mapping[str, Runner] = RUNNERS) -> Verdict:
         try:
             for inputs, outputs in case.data:
                 got = prepared.run(inputs)
-                atol = ROUNDED.get(case.name, case.atol)
+                atol = {**ROUNDED, **HALVES}.get(case.name, case.atol)
                 Suite.assert_similar_outputs(outputs, got, rtol=case.rtol, atol=atol)
         except UnsupportedError as error:
             return Verdict(case, "unsupported", str(error))
@@ -153,7 +157,8 @@ comparison. *Unsupported* means that importing or compiling the model raises an
 `UnsupportedError`, which names the node or the element type. *Wrong* is anything else. The {real} cases of kind *real* are left
 out: the package does not contain their weights. {rounded} are compared with
 an absolute tolerance of 1e-6 instead of 1e-7: zeros among their expected values are rounding
-errors of 2e-7.
+errors of 2e-7. {halves} are compared with one of 5e-4: their expected
+values were computed in halves, ours in f32.
 
 Where the form of a program depends on an input (the new shape of a `Reshape`), that input is
 fixed at the case's value when the program is made; *with fixed inputs* counts such passes, and
@@ -164,8 +169,8 @@ fixed at the case's value when the program is made; *with fixed inputs* counts s
 
 def table(verdicts: Sequence[Verdict], real: int = 9) -> str:
     """The coverage page."""
-    rounded = " and ".join(f"`{name}`" for name in ROUNDED)
-    text = HEAD.format(version=onnx.__version__, real=real, rounded=rounded)
+    rounded, halves = (" and ".join(f"`{n}`" for n in names) for names in (ROUNDED, HALVES))
+    text = HEAD.format(version=onnx.__version__, real=real, rounded=rounded, halves=halves)
     text += "| kind | cases | pass | unsupported | wrong | with fixed inputs | folded |\n"
     text += "|---|---:|---:|---:|---:|---:|---:|\n"
     for kind in (*KINDS, "all"):
