@@ -3,6 +3,8 @@
 The lanes lie along the letter in which the result is contiguous. Where the operand that has
 this letter is not contiguous along it, it is copied first. The sum goes in blocks, so that
 the vectors of a block stay in the first cache for all rows of a chunk.
+
+Just over 500 lines: copies, tiles and the share of threads decide about each other.
 """
 
 from __future__ import annotations

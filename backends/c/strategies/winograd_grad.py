@@ -35,7 +35,7 @@ from .cook_toom import apply_square, operations, transform
 from .taps import fixed
 from .tiled_image import padded, patch_index
 from .weight_grad import convolution_weight_grad
-from .winograd import GAIN
+from .winograd_plan import GAIN, suits
 
 __all__ = ["GradPlan", "plan_of", "weight_grad_strategy"]
 
@@ -83,15 +83,10 @@ def plan_of(kernel: Kernel, lanes: int, columns: int) -> GradPlan | None:
     x, dy = kernel.operands
     shape = kernel.after.shape
     dtype = kernel.after.program.inputs[0]
-    known = all(isinstance(n, int) for n in (*x.shape[1:], *dy.shape[1:]))
-    if not known or shape[2:] != (3, 3) or not dtype.is_float:
-        return None
-    if anchor.stride != (1, 1) or anchor.dilation != (1, 1):
+    if not suits(anchor, shape[2:], (x, dy), dtype, lanes):
         return None
     batch = x.shape[0]
     flat = isinstance(batch, int) and batch < lanes
-    if isinstance(batch, int) and (batch == 1 or (lanes % batch if flat else batch % lanes)):
-        return None
     if x.strides[0] not in (0, 1) or dy.strides[0] not in (0, 1):
         return None
     rows, depth = exact_div(shape[0], anchor.groups), shape[1]
