@@ -8,7 +8,7 @@ a batch. A sliding view needs no copy: its overlapping rows are just another str
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ....ir.dims import Size, hint, product
 from ....ir.kernel import anchors
@@ -156,6 +156,11 @@ class _Matrix:
     def view(self, em: Emitter, *, whole: bool = False) -> Ref:
         return em.view(self.access, self.shape, self.strides, whole=whole)
 
+    def terms(self, start: int, stop: int) -> _Matrix:
+        """Those of the outermost axis."""
+        access = replace(self.access, offset=self.access.offset + start * self.strides[0])
+        return _Matrix(access, (stop - start, *self.shape[1:]), self.strides)
+
 
 def _matrix(
     em: Emitter, side: _Side, lead: str, rows: str, columns: str, sizes: dict[str, Size]
@@ -260,6 +265,16 @@ def _whole(
         em.call("add.reduce", partial, out=out, axis=axes)
         return
     rows = max(1, PARTIAL_BYTES // row)
+    if rows == 1 and len(terms) == 1 and isinstance(terms[0], int):
+        # one product at a time: the first lands in the result, the others are added to it
+        total = em.view(target, (1, *counts), (0, *strides))
+        em.call("matmul", left.terms(0, 1).view(em), right.terms(0, 1).view(em), out=total)
+        with em.block(1):
+            term = em.temp(1, counts, dtype, "term")
+            others = (side.terms(1, terms[0]).view(em) for side in (left, right))
+            em.call("matmul", *others, out=term)
+            em.call("add", total, term, out=total)
+        return
     sum_ = em.scratch_array(counts, dtype, "sum")
     em.fill(out, 0)
     with em.block(rows):
