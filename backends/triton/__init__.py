@@ -173,11 +173,11 @@ class TritonBackend:
         source = kernels.module(title)
         target = self.options.architecture
         files: dict[str, str | bytes] = {}
-        table: dict[str, tuple[int, int, int, int, str, str]] = {}
+        table: dict[str, tuple[int, int, int, int, int, str, str]] = {}
         resources: dict[str, Mapping[str, Any]] = {}
         if target is None:
             for k in kernels:
-                table[k.name] = (k.launch.warps, k.launch.stages, 0, 0, "", "")
+                table[k.name] = (k.launch.warps, k.launch.stages, 0, 0, 0, "", "")
             head = "TARGET = ('', '', 0)"
         else:
             for k, binary in zip(kernels, build(source, list(kernels), target), strict=True):
@@ -185,8 +185,8 @@ class TritonBackend:
                 files[file] = binary.image
                 r = binary.resources
                 resources[k.name] = {**r, "tile": k.launch.tiling, "symbol": binary.symbol}
-                table[k.name] = (r["warps"], r["stages"], r["threads"], r["shared"], file,
-                                 binary.symbol)  # fmt: skip
+                table[k.name] = (r["warps"], r["stages"], r["threads"], r["shared"], r["scratch"],
+                                 file, binary.symbol)  # fmt: skip
             files[RESOURCES] = json.dumps(resources, indent=1, sort_keys=True) + "\n"
             number = target.number if isinstance(target.number, int) else 0
             head = f"TARGET = ({target.api!r}, {target.name!r}, {number})"
@@ -205,7 +205,7 @@ class TritonBackend:
             tables=(head, f"KERNELS = {{\n{rows}}}",
                     f"COOPERATIVE = {tuple(kernels.cooperative)!r}\n"
                     f"TF32 = {self.options.precision == 'tf32'!r}"),
-            imports=("ctypes", "importlib.util"),
+            imports=("contextvars", "ctypes", "importlib.util"),
             start="\n".join(start),
             steps=max(f.steps for f in functions),
         )  # fmt: skip

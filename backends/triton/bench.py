@@ -21,7 +21,7 @@ from ...ir.dtypes import DType
 from ...ir.kernel.memory import Buffer
 from ..base import Timed, Trial
 from ..trials import difference, first_numbers, generator, sizes_to_compare, text_hash
-from .device import LibraryFunction
+from .device import LibraryFunction, start_all
 from .launches import Launch, LibraryCall, TritonKernel
 from .options import Options
 from .printer import Kernels
@@ -178,23 +178,23 @@ class _Runs:
             options = {"num_warps": launch.warps, "num_stages": launch.stages,
                        "enable_fp_fusion": True}  # fmt: skip
             kernel = getattr(self.module, name)
+            one = (kernel, (grid,), arguments, options)
             try:
-                compiled = kernel[(grid,)](*arguments, **options)
+                (compiled,) = start_all(tensors.torch, self.bench.place, [one])
             except Exception as error:
                 if type(error).__name__ == "OutOfResources":
                     return None
                 raise
             if getattr(compiled, "n_spills", 0):
                 return None
-            ready.append((kernel, (grid,), arguments, options))
+            ready.append(one)
         made = self.trial.ways[way]
         assert isinstance(made, TritonKernel)
         if made.library is not None:
             ready.insert(0, self._library(made, made.library, tensors))
 
         def start() -> None:
-            for kernel, programs, given, how in ready:
-                kernel[programs](*given, **how)
+            start_all(tensors.torch, self.bench.place, ready)
 
         return start
 

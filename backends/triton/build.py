@@ -40,9 +40,10 @@ _WORKER = Path(__file__).with_name("worker.py")
 class Binary:
     """One compiled kernel: a cubin or hsaco, how it is started, and what it takes.
 
-    ``resources`` has "warps", "stages", "threads", "shared" (bytes), "registers" of a thread,
-    "spilled" (bytes of a thread), and where it could be disassembled "tensor" (tensor-core
-    instructions by kind), "loads" (from global memory, by bits) and "loop_loads" (those in loops).
+    ``resources`` has "warps", "stages", "threads", "shared" and "scratch" (bytes of a block),
+    "registers" of a thread, "spilled" (bytes of a thread), and where it could be disassembled
+    "tensor" (tensor-core instructions by kind), "loads" (from global memory, by bits; "tile" where
+    descriptors bring them) and "loop_loads" (those in loops).
     """
 
     image: bytes

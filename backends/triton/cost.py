@@ -21,6 +21,9 @@ MEMORY, CACHE = 3.0e12, 5.5e12
 #: seconds from one launch to the next, and of one step of a tile's loop that waits for memory
 LAUNCH, LOAD = 1.3e-6, 0.7e-6
 
+#: seconds until a program can use the descriptors that it wrote
+DESCRIPTORS = 0.5e-6
+
 #: part of the arithmetic's rate that libraries reach
 LIBRARY = 0.7
 
@@ -65,6 +68,8 @@ def estimate(made: TritonKernel, program: KernelProgram, options: Options) -> fl
     loads = at_once * (m + n) * k * read / (CACHE / PROGRAMS)
     waiting = LOAD / (stages * at_once)
     once = at_once * m * n * item / (CACHE / PROGRAMS)
+    if made.has_descriptors:
+        once += DESCRIPTORS
     inside = waves * (steps * max(arithmetic, loads, waiting) + once + LOAD)
     partial = 2 * results * parts * item / MEMORY if parts > 1 else 0.0
     return launches + max(inside, memory) + partial

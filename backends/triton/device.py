@@ -11,6 +11,7 @@ ahead of time, through the GPU's driver alone; ``NoDevice`` holds weights where 
 
 from __future__ import annotations
 
+import contextvars
 import ctypes
 import importlib.util
 import os
@@ -23,15 +24,17 @@ from ..host import _error
 
 #: "", or "cuda" or "hip", the name of the architecture, and its number for CUDA
 TARGET: tuple[str, str, int] = ("", "", 0)
-#: kernel -> (warps, stages, threads of a block, bytes of shared memory, file, symbol)
-KERNELS: dict[str, tuple[int, int, int, int, str, str]] = {}
+#: kernel -> (warps, stages, threads of a block, bytes of shared memory, bytes of scratch memory of
+#: a block, file, symbol)
+KERNELS: dict[str, tuple[int, int, int, int, int, str, str]] = {}
 #: kernels whose programs wait for one another: all of them must run at the same time
 COOPERATIVE: tuple[str, ...] = ()
 #: what torch is allowed in products and convolutions
 TF32: bool = False
 
 __all__ = ["DeviceMemory", "DeviceView", "DriverDevice", "LibraryFunction", "NoDevice",
-           "TorchDevice", "device_view", "open_device", "resident", "sequence"]  # fmt: skip
+           "TorchDevice", "device_view", "open_device", "resident", "sequence",
+           "start_all"]  # fmt: skip
 
 
 class DeviceMemory:
@@ -198,6 +201,27 @@ class LibraryFunction:
         return gradient(b, a, weights, None, *given, [False, True, False])[1]
 
 
+def start_all(torch: Any, place: str, ready: Sequence[Any]) -> list[Any]:
+    """Start launches of Triton or torch, (kernel, grid, arguments, options); what each returns.
+
+    What a kernel writes its descriptors to is torch's memory, part of a graph that is recorded.
+    """
+
+    def start() -> list[Any]:
+        return [kernel[grid](*arguments, **options) for kernel, grid, arguments, options in ready]
+
+    if place == "cpu":
+        return start()
+    import triton
+
+    def scratch(size: int, alignment: int, stream: Any) -> Any:
+        return torch.empty(size, dtype=torch.uint8, device=place)
+
+    ours = contextvars.copy_context()  # the caller's own allocator stays
+    ours.run(triton.set_allocator, scratch)
+    return ours.run(start)
+
+
 class TorchDevice:
     """Kernels compiled by Triton when they are first run; memory of torch's."""
 
@@ -232,8 +256,7 @@ class TorchDevice:
         ready = [self._ready(launch) for launch in launches]
 
         def start() -> None:
-            for kernel, grid, arguments, options in ready:
-                kernel[grid](*arguments, **options)
+            start_all(self.torch, self.place, ready)
 
         return start if self.place == "cpu" else self._graph(start)
 
@@ -368,9 +391,14 @@ class DriverDevice:
     def prepare(self, launches: Sequence[Any]) -> Callable[[], None]:
         """The launches as one graph, recorded now."""
         ready = [self._ready(launch) for launch in launches]
+        # where kernels write their descriptors; one runs after the other, so all share it
+        most = max((each * programs for _, programs, *_, each, _ in ready), default=0)
+        scratch = DeviceMemory(most) if most else None
         graph, runnable = ctypes.c_void_p(), ctypes.c_void_p()
         self.call("StreamBeginCapture", self.stream, 1)
-        for function, programs, threads, shared, cooperative, parameters, _ in ready:
+        for function, programs, threads, shared, cooperative, parameters, each, values in ready:
+            if each and scratch is not None:
+                values[-2].value = scratch.block.value
             given = (function, programs, 1, 1, threads, 1, 1, shared, self.stream, parameters)
             if cooperative:
                 self.call("LaunchCooperativeKernel", *given)
@@ -379,23 +407,23 @@ class DriverDevice:
         self.call("StreamEndCapture", self.stream, ctypes.byref(graph))
         self.call("GraphInstantiateWithFlags", ctypes.byref(runnable), graph, ctypes.c_uint64(0))
 
-        def start() -> None:
+        def start(scratch: Any = scratch) -> None:  # kept as long as it may be started
             self.call("GraphLaunch", runnable, self.stream)
 
         return start
 
     def _ready(self, launch: Any) -> Any:
         name, programs, pointers, sizes = launch
-        _, _, threads, shared, file, symbol = KERNELS[name]
+        _, _, threads, shared, scratch, file, symbol = KERNELS[name]
         values: list[Any] = [ctypes.c_uint64(m.block.value + offset) for m, offset, _ in pointers]
         values += [ctypes.c_int32(size) for size in sizes]
-        values += [ctypes.c_uint64(0), ctypes.c_uint64(0)]  # Triton's scratch memory, not used
+        values += [ctypes.c_uint64(0), ctypes.c_uint64(0)]  # scratch memory, the profiler's
         addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
         function = self._function(file, symbol, shared)
         cooperative = name in COOPERATIVE
         if cooperative:
             programs = min(programs, self._resident(function, threads, shared))
-        return function, programs, threads, shared, cooperative, addresses, values
+        return function, programs, threads, shared, cooperative, addresses, scratch, values
 
     def _resident(self, function: Any, threads: int, shared: int) -> int:
         """How many programs of a kernel the device runs at the same time."""

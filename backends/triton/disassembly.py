@@ -20,7 +20,7 @@ __all__ = ["Instruction", "instructions_of_cubins", "instructions_of_gcn", "stat
 Instruction = tuple[int, str]
 
 _LINE = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;")
-_NVIDIA_LOAD = re.compile(r"\b(?:LDGSTS|LDG)\b(?:\.[A-Z0-9]+)*")
+_NVIDIA_LOAD = re.compile(r"\b(?:LDGSTS|LDG|UTMALDG)\b(?:\.[A-Z0-9]+)*")
 _NVIDIA_JUMP = re.compile(r"\bBRA\S*\s.*?0x([0-9a-f]+)")
 _AMD_LOAD = re.compile(
     r"\b(?:buffer|global)_load_(?:lds_)?(dwordx4|dwordx2|dword|[us](?:short|byte))"
@@ -82,7 +82,7 @@ def instructions_of_gcn(text: str) -> list[Instruction]:
 
 def statistics(code: Sequence[Instruction], api: str) -> dict[str, Any]:
     """``tensor``: kind -> tensor-core instructions; ``loads`` from global memory by bits, and
-    ``loop_loads``, those of them that lie inside a loop.
+    ``loop_loads``, those of them that lie inside a loop. "tile" counts those by descriptors.
     """
     jump, tensor = (
         (_NVIDIA_JUMP, r"\b(HGMMA|HMMA|DMMA|IMMA)\b")
@@ -114,13 +114,15 @@ def _width(text: str, api: str) -> str:
     load = _NVIDIA_LOAD.search(text)
     if load is None:
         return ""
+    if load[0].startswith("UTMALDG"):
+        return "tile"
     return next((n for n in ("128", "64") if f".{n}" in load[0]), "32")
 
 
 def _count(widths: Iterable[str]) -> dict[str, int]:
     found = {"128": 0, "64": 0, "32": 0}
     for width in widths:
-        found[width] += 1
+        found[width] = found.get(width, 0) + 1
     return found
 
 

@@ -10,7 +10,11 @@ from ...ir.kernel.choices import UNDECIDED, Choice, Options
 from ...ir.kernel.kernel import Kernel
 from ...ir.kernel.memory import Access, Buffer
 
-__all__ = ["Grid", "Launch", "LibraryCall", "Persistent", "Phase", "TritonKernel"]
+__all__ = ["DESCRIPTORS", "LOADS", "POINTERS", "Grid", "Launch", "LibraryCall", "Persistent",
+           "Phase", "TritonKernel"]  # fmt: skip
+
+#: a decision of products: how operands that lie as matrices are read
+LOADS, POINTERS, DESCRIPTORS = "loads", "pointers", "descriptors"
 
 
 #: warps of a persistent kernel: the sums of the largest tiles fit the registers of so many
@@ -85,6 +89,11 @@ class TritonKernel:
     def starts(self) -> int:
         """Launches, a library's call among them."""
         return len(self.launches) + (self.library is not None)
+
+    @property
+    def has_descriptors(self) -> bool:
+        """Operands are read by descriptors, not pointers."""
+        return self.choice.as_dict().get(LOADS) == DESCRIPTORS
 
 
 @dataclass(frozen=True)

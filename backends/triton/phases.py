@@ -56,6 +56,8 @@ def _persistent(
         return False, "asked for"
     if any(k.library for k in kernels):
         return False, "vendor libraries are called in between"
+    if any(k.has_descriptors for k in kernels):
+        return False, "descriptors do not see what the same kernel has written"
     if options.architecture is not None and options.architecture.api != "cuda":
         return False, "graphs of HIP take no cooperative launches"
     forced = options.form == "persistent" and count > 0

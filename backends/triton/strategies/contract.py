@@ -13,6 +13,7 @@ from ..launches import TritonKernel
 from ..writer import Coord, Tile, Writer
 from .common import Context, narrow_loads
 from .matmul import Load, Operands, Problem, matmul
+from .matrices import matrix_of
 
 __all__ = ["contract"]
 
@@ -72,8 +73,13 @@ def contract(context: Context) -> TritonKernel:
         tuple(summed),
     )  # fmt: skip
     along = [bool(x) and x[-1] == 1 for x in strides]
+    matrices = [
+        None if batch else matrix_of(context, operand, [(sizes[c], mine[c]) for c in free],
+                                     list(zip(summed, over, strict=True)))
+        for operand, mine, free, over in zip((a, b), steps, (m, n), strides, strict=True)
+    ]  # fmt: skip
     return matmul(
         context, problem, load_of(a, steps[0], strides[0], m, True),
         load_of(b, steps[1], strides[1], n, False), place,
-        Operands(a.dtype, along[0], along[1], (narrow(a), narrow(b))),
+        Operands(a.dtype, along[0], along[1], (narrow(a), narrow(b))), (matrices[0], matrices[1]),
     )  # fmt: skip

@@ -12,6 +12,7 @@ from ..launches import TritonKernel
 from ..writer import Coord, Tile, Writer
 from .common import Context, narrow_loads
 from .matmul import Operands, Problem, matmul
+from .matrices import Matrix, matrix_of
 
 __all__ = ["convolution", "input_grad", "weight_grad"]
 
@@ -43,7 +44,9 @@ def convolution(context: Context) -> TritonKernel:
     narrow = (narrow_loads(context, x, 2), narrow_loads(context, w_, summed.axes[-1] + 2))
     lie = Operands(image.dtype, summed.innermost(x.strides[2:]),
                    summed.innermost(w_.strides[2:]), narrow)  # fmt: skip
-    return matmul(context, problem, left, right, place, lie)
+    rows = (0, *range(3, len(x.shape)))
+    return matmul(context, problem, left, right, place, lie,
+                  _matrices(context, w_.shape[3:], (x, rows, (2,)), (w_, (1,), (2,))))  # fmt: skip
 
 
 def input_grad(context: Context) -> TritonKernel:
@@ -71,7 +74,9 @@ def input_grad(context: Context) -> TritonKernel:
     along = summed.innermost(dy.strides[2:])
     lie = Operands(cotangent.dtype, along, summed.innermost((w_.strides[1], *w_.strides[3:])),
                    (narrow_loads(context, dy, 2), narrow_loads(context, w_, 2)))  # fmt: skip
-    return matmul(context, problem, left, right, place, lie)
+    rows = (0, *range(3, len(dy.shape)))
+    return matmul(context, problem, left, right, place, lie,
+                  _matrices(context, w_.shape[3:], (dy, rows, (2,)), (w_, (2,), (1,))))  # fmt: skip
 
 
 def weight_grad(context: Context) -> TritonKernel:
@@ -97,7 +102,9 @@ def weight_grad(context: Context) -> TritonKernel:
     # the sum goes over places, of which the innermost are the columns of the images
     lie = Operands(image.dtype, dy.strides[-1] == 1, x.strides[-1] == 1 == anchor.stride[-1],
                    (narrow_loads(context, dy, 2), narrow_loads(context, x, 2)))  # fmt: skip
-    return matmul(context, problem, left, right, place, lie)
+    places = (0, *range(3, len(dy.shape)))
+    return matmul(context, problem, left, right, place, lie,
+                  _matrices(context, out[2:], (dy, (2,), places), (x, (2,), places)))  # fmt: skip
 
 
 class _Order:
@@ -130,6 +137,27 @@ def _grouped(access: Access, axis: int, groups: int) -> Access:
         shape=(*access.shape[:axis], groups, share, *access.shape[axis + 1 :]),
         strides=(*access.strides[:axis], stride * share, stride, *access.strides[axis + 1 :]),
     )
+
+
+def _matrices(
+    context: Context,
+    window: Sequence[Size],
+    left: tuple[Access, Sequence[int], Sequence[int]],
+    right: tuple[Access, Sequence[int], Sequence[int]],
+) -> tuple[Matrix | None, Matrix | None]:
+    """Operands by free and by summed axes, as matrices where the window is a single place."""
+    anchor = context.kernel.anchor
+    assert isinstance(anchor, _Any)
+    steps = {*anchor.stride, *window, anchor.groups}
+    if steps != {1} or any(lo or hi for lo, hi in anchor.padding):
+        return None, None
+
+    def axes(access: Access, which: Sequence[int]) -> list[tuple[Size, Size]]:
+        return [(access.shape[a], access.strides[a]) for a in which]
+
+    first, second = (matrix_of(context, x, axes(x, free), axes(x, summed))
+                     for x, free, summed in (left, right))  # fmt: skip
+    return first, second
 
 
 def _joined(group: Coord, channel: Coord, share: Size) -> Coord:
@@ -195,6 +223,9 @@ def _cotangent(
     for axis, (lo, _) in enumerate(anchor.padding):
         step, stride, dilation = dy.strides[3 + axis], anchor.stride[axis], anchor.dilation[axis]
         count = w.size(dy.shape[3 + axis])
+        if stride == window[axis] == 1 and lo == 0:  # every place comes from itself
+            terms.append((places[axis], step, 2))
+            continue
         at = _at(w, tile, lo, [(places[axis], 1), (taps[axis], -dilation)])
         if stride == 1:
             start = start + step * lo

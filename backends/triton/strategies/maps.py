@@ -22,8 +22,10 @@ def map_kernel(context: Context) -> TritonKernel:
     tile = flat_tile(w, region.shape, w.program(), block)
     emit_region(w, region, tile)
     tiling = f"{block} elements"
-    narrow = [narrow_loads(context, a, len(region.shape) - 1) for a in region.loads
-              if a.strides and a.strides[-1] != 0]  # fmt: skip
+    walked = [a for a in region.loads if a.strides and a.strides[-1] != 0]
+    narrow = [narrow_loads(context, a, len(region.shape) - 1) for a in walked]
+    if region.loads and not walked:
+        narrow = ["neighbours in the tile are one in memory"]
     if reasons := list(dict.fromkeys(filter(None, narrow))):
         tiling += f"; {NARROW}{'; '.join(reasons)}"
     launch = w.launch([(product(region.shape), block)], tiling=tiling)

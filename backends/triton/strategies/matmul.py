@@ -18,6 +18,7 @@ from ..launches import TritonKernel
 from ..scalars import emit_region
 from ..writer import Coord, Tile, Writer, dtype_text
 from .common import NARROW, Context, ordered_sum, scratch, walk
+from .matrices import Matrix, by_descriptors
 from .tiles import Blocks, Operands, Problem, choose, narrow_operands
 
 __all__ = ["Operands", "Problem", "matmul"]
@@ -36,13 +37,23 @@ GROUP = 8
 
 
 def matmul(
-    context: Context, problem: Problem, left: Load, right: Load, place: Place, operands: Operands
+    context: Context,
+    problem: Problem,
+    left: Load,
+    right: Load,
+    place: Place,
+    operands: Operands,
+    matrices: tuple[Matrix | None, Matrix | None] = (None, None),
 ) -> TritonKernel:
-    """The kernel: loop, then the region after the anchor, in the sums' registers."""
+    """The kernel: loop, then the region after the anchor, in the sums' registers.
+
+    ``matrices`` are the operands that could be read by descriptors.
+    """
     kernel, dtype = context.kernel, operands.dtype
     precision = str(dtype) if dtype is not DType.F32 else context.options.precision
     beside = replace(operands, reads_more=_reads_more(kernel))
     b = choose(problem, beside, context.options, context.picks)
+    boxed = by_descriptors(context, matrices, dtype)
     w = context.writer()
     sizes = {"m": product(problem.m), "n": product(problem.n), "k": product(problem.k)}
     m_dim, n_dim = (1, 0) if b.swap else (0, 1)
@@ -60,22 +71,31 @@ def matmul(
     m_coords, n_coords = w.split(m, problem.m, m_dim, "m"), w.split(n, problem.n, n_dim, "n")
     acc_dtype = DType.F64 if dtype is DType.F64 else DType.F32
     acc = w.let("acc", f"tl.zeros([{b.m}, {b.n}], {dtype_text(acc_dtype)})")
+    sides = ((m_at, bm), (n_at, bn))
+    boxes = [None if x is None else x.descriptor(w, block, b.k)
+             for x, (_, block) in zip(boxed, sides, strict=True)]  # fmt: skip
     begin, end = "0", w.size(sizes["k"])
     if b.parts > 1:
         share = w.let("share", f"tl.cdiv({w.size(sizes['k'])}, {b.parts * b.k}) * {b.k}")
         begin = w.let("begin", f"{part} * {share}")
         end = w.let("end", f"tl.minimum({begin} + {share}, {w.size(sizes['k'])})")
     with w.block(f"for start in range({begin}, {end}, {b.k}):"):
-        k, inside_k = _summed(w, problem, b, end)
+        k, inside_k = _summed(w, problem, b, end) if None in boxes else ([], "")
         across, down = (_along(k, dim) for dim in (1, 0))
         first = Tile((b.m, b.k), (), _masks({0: inside_n if b.swap else inside_m, 1: inside_k}))
         second = Tile((b.k, b.n), (), _masks({0: inside_k, 1: inside_m if b.swap else inside_n}))
-        if b.swap:
-            x = right(w, batch, across, n_coords, first)
-            y = left(w, batch, m_coords, down, second)
-        else:
-            x = left(w, batch, m_coords, across, first)
-            y = right(w, batch, down, n_coords, second)
+
+        def operand(number: int, is_first: bool) -> str:
+            """The left or the right one, as the product's first or second."""
+            matrix, box, (at, block) = boxed[number], boxes[number], sides[number]
+            if matrix is not None and box is not None:
+                return matrix.load(w, box, f"{at} * {block}", "start", "ab"[number], is_first)
+            tile, summed = (first, across) if is_first else (second, down)
+            if number == 0:
+                return left(w, batch, m_coords, summed, tile)
+            return right(w, batch, summed, n_coords, tile)
+
+        x, y = operand(int(b.swap), True), operand(int(not b.swap), False)
         if dtype.is_half:
             w.helpers.add("half")
             x, y = f"half({x})", f"half({y})"
@@ -90,7 +110,9 @@ def matmul(
     tiling = f"{b.m} x {b.n} results, {b.k} products a step, {precision}"
     if b.parts > 1:
         tiling += f", {b.parts} parts"
-    if narrow := narrow_operands(b, operands, context.options):
+    if any(boxes):
+        tiling += ", by descriptors"
+    if narrow := narrow_operands(b, operands, context.options, [x is not None for x in boxed]):
         tiling += f"; {NARROW}{'; '.join(narrow)}"
     coords = place(batch, m_coords, n_coords)
     tile = Tile((b.m, b.n), coords, _masks({m_dim: inside_m, n_dim: inside_n}))

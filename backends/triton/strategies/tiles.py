@@ -8,7 +8,7 @@ Not measured on a device: the numbers are data sheets', and a tuner may choose o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product as pairs
 
@@ -87,6 +87,12 @@ class Machine:
     #: warps together multiply from shared memory, in which tf32 must lie along the sum
     groups: bool
 
+    @property
+    def fragments(self) -> bool:
+        """Both operands of a product wait in registers that the sums do not have: CUDA before
+        groups of warps."""
+        return self.copies and not self.groups
+
 
 _MACHINES = {
     "sm_80": Machine(108, 1024, 512, 1024, 512, 128, 26, 1200, 167_936, 166_912, True, 32, False),
@@ -140,7 +146,8 @@ def _for_tensor_cores(problem: Problem, operands: Operands, machine: Machine) ->
             continue
         tiles = batch * _cdiv(rows, bm) * _cdiv(columns, bn)
         for parts in _parts(tiles, _cdiv(k, bk), machine):
-            if parts == 1 and (bm > 128 or (operands.reads_more and held > _SUMS_BESIDE)):
+            beside = operands.reads_more or machine.fragments
+            if parts == 1 and (bm > 128 or (beside and held > _SUMS_BESIDE)):
                 continue  # the registers must do for what follows the sums, too
             if any(operands.narrow) and held > _SUMS_BESIDE:
                 continue  # more loads under way, each with an address of its own
@@ -155,14 +162,20 @@ def _for_tensor_cores(problem: Problem, operands: Operands, machine: Machine) ->
     return best
 
 
-def narrow_operands(b: Blocks, operands: Operands, options: Options) -> list[str]:
-    """Why loads of the operands are below 128 bits, where they are."""
-    left, right = operands.narrow
+def narrow_operands(
+    b: Blocks, operands: Operands, options: Options, boxed: Sequence[bool] = (False, False)
+) -> list[str]:
+    """Why loads of the operands are below 128 bits, where they are.
+
+    ``boxed``: whether the left and the right one are read by descriptors, which bring whole tiles.
+    """
+    left, right = ("" if x else why for x, why in zip(boxed, operands.narrow, strict=True))
     first, second = (right, left) if b.swap else (left, right)
     machine = machine_of(options.architecture)
     if (
-        not second and machine.groups and b.m >= 64 and options.precision == "tf32"
-        and operands.dtype is DType.F32 and not _second_along_k(b, operands)
+        not second and not boxed[not b.swap] and machine.groups and b.m >= 64
+        and options.precision == "tf32" and operands.dtype is DType.F32
+        and not _second_along_k(b, operands)
     ):  # fmt: skip
         second = "tf32 takes the second operand along the sum"
     return list(dict.fromkeys(filter(None, (first, second))))

@@ -7,12 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import brickc as bc
+from brickc.backends.base import Backend
+from brickc.backends.triton.launches import TritonKernel
+from brickc.driver import Function, compile_model
+from brickc.ir.kernel.choices import Choice, kernel_key
 
 pytest.importorskip("triton")
 
@@ -74,21 +79,36 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
         program = bc.compile(model, f"triton:sm_90,{form}", functions=["train_step"],
                              steps_per_launch=steps)  # fmt: skip
         program.save(folder / name)
+    # the dense one once more, operands by descriptors
+    compiled = compile_model(model, "triton:sm_90,tf32,launches", functions=["train_step"],
+                             tune=_by_descriptors)  # fmt: skip
+    bc.Program.of(compiled).save(folder / "c")
     assert COMPILER is not None
     command = [COMPILER, "-shared", "-fPIC", "-w", "-o", str(folder / "libcuda.so.1"), str(SOURCE)]
     subprocess.run(command, check=True)
     return folder
 
 
+def _by_descriptors(chosen: Backend, functions: Mapping[str, Function]) -> dict[str, Choice]:
+    """The choice of descriptors wherever there is one."""
+    return {
+        kernel_key(made.kernel): made.choice.with_("loads", "descriptors")
+        for f in functions.values()
+        for made in f.kernels
+        if isinstance(made, TritonKernel) and "loads" in made.choice.as_dict()
+    }
+
+
 def call(
-    artifact: Path, log: Path, *, name: str = "a", steps: int = 0, **environment: str
+    artifact: Path, log: Path, *, name: str = "a", steps: int = 0, more: int = 0, **environment: str
 ) -> dict[str, Any]:
+    """What the child found; the log has each kernel's parameters and ``more`` behind them."""
     kernels = json.loads((artifact / name / "kernels" / "resources.json").read_text())
     source = (artifact / name / "kernels.py").read_text()
     counts = ""
     for kernel, takes in kernels.items():
         head = source.split(f"def {kernel}(", 1)[1].split(")", 1)[0]
-        counts += f"{takes['symbol']}={len(head.split(','))} "
+        counts += f"{takes['symbol']}={len(head.split(',')) + more} "
     kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     kept |= {"LD_LIBRARY_PATH": str(artifact), "FAKE_LOG": str(log), "FAKE_COUNTS": counts}
     done = subprocess.run(
@@ -114,7 +134,8 @@ def test_launches_reach_the_driver_as_they_were_planned(artifact: Path, tmp_path
     assert allocated[found["arena"]] == found["peak"]
     assert {found["arena"], found["memory"]} <= {m for x in found["launches"] for m, _ in x[2]}
     for line, (name, programs, pointers, sizes) in zip(launched, found["launches"], strict=True):
-        _, _, threads, shared, file, symbol = found["kernels"][name]
+        _, _, threads, shared, scratch, file, symbol = found["kernels"][name]
+        assert scratch == 0
         assert line[:4] == [symbol, str(programs), str(threads), str(shared)]
         assert (artifact / "a" / file).read_bytes()[:4] == b"\x7fELF"
         given = list(map(int, line[4:]))
@@ -124,6 +145,29 @@ def test_launches_reach_the_driver_as_they_were_planned(artifact: Path, tmp_path
             assert at < allocated[block]
         assert [v % 2**32 for v in given[len(pointers) :]] == sizes
         assert all(size == 3 for size in sizes)
+
+
+def test_descriptors_are_made_in_scratch_memory(artifact: Path, tmp_path: Path) -> None:
+    """One block of memory for all launches of the graph, as large as the largest of them needs."""
+    log = tmp_path / "log"
+    found = call(artifact, log, name="c", more=2)
+    lines = [line.split() for line in log.read_text().splitlines()]
+    launched = [list(map(int, line[5:])) for line in lines if line[0] == "launch"]
+    allocated = {int(line[1]): int(line[2]) for line in lines if line[0] == "alloc"}
+    needs = {name: row[4] for name, row in found["kernels"].items()}
+    wanted = [needs[name] * programs for name, programs, *_ in found["launches"]]
+    assert sum(map(bool, wanted)) >= 4
+    places = set()
+    for given, bytes_ in zip(launched, wanted, strict=True):
+        *_, scratch, profile = given
+        assert profile == 0
+        assert (scratch != 0) == (bytes_ != 0)
+        if scratch:
+            places.add(scratch)
+            assert scratch % 16 == 0
+    (place,) = places
+    assert allocated[place] == max(wanted)
+    assert place not in {found["arena"], found["memory"]}
 
 
 def test_several_steps_are_one_graph(artifact: Path, tmp_path: Path) -> None:
@@ -161,7 +205,7 @@ def test_a_persistent_kernel_is_one_cooperative_launch(
     assert [line[0] for line in lines if line[0] != "alloc"] == ["cooperative", "graph", "graph"]
     (line,) = (line[1:] for line in lines if line[0] == "cooperative")
     ((name, programs, pointers, sizes),) = found["launches"]
-    _, _, threads, shared, _, symbol = found["kernels"][name]
+    _, _, threads, shared, _, _, symbol = found["kernels"][name]
     assert programs == 11
     assert line[:4] == [symbol, str(grid), str(threads), str(shared)]
     given = list(map(int, line[4:]))
