@@ -102,6 +102,8 @@ class Compiled:
     choices: Choices = field(default_factory=dict)
     #: strict or fast
     numerics: str = "strict"
+    #: what was compiled for and why, where the target was "auto"; else empty
+    target_note: str = ""
 
 
 def backend(target: str, numerics: str = "strict") -> Backend:
@@ -114,8 +116,7 @@ def backend(target: str, numerics: str = "strict") -> Backend:
     if numerics not in NUMERICS:
         raise UsageError("unknown numerics", got=numerics, expected=" or ".join(NUMERICS))
     if target == "auto":
-        here = CBackend.of("").availability().compiles
-        return backend("c" if here else "numpy", numerics)
+        return backend(_auto()[0], numerics)
     name, _, option = target.partition(":")
     try:
         found = BACKENDS[name](option)
@@ -190,8 +191,15 @@ def compile_model(
     sources = chosen.print(model.name, planned(ordered, singles), leaves, memory)
     _count(seconds, "print", started)
     resolved = chosen.name if target == "auto" else target
+    note = f"target auto: {resolved}; {_auto()[1]}" if target == "auto" else ""
     return Compiled(model, resolved, ordered, leaves, memory, sources, singles, seconds,
-                    steps_per_launch, choices, numerics)  # fmt: skip
+                    steps_per_launch, choices, numerics, note)  # fmt: skip
+
+
+def _auto() -> tuple[str, str]:
+    """What target "auto" is here, and why."""
+    here = CBackend.of("").availability()
+    return "c" if here.compiles else "numpy", here.note
 
 
 def _check_steps(steps: int, wanted: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ class Program(Executable):
     """
 
     compiled: Compiled
+    #: what target "auto" was compiled for, and why; else empty
+    target_note: str = ""
     #: what the tuner found, if there was one
     tuning: Outcome | None = None
 
@@ -62,6 +65,7 @@ class Program(Executable):
             sources = chosen.stand_in(sources)
         program = Program.from_sources(sources, seed)
         program.compiled = compiled
+        program.target_note = compiled.target_note
         # a function that was not asked for may be the only one that needs a state
         there = {leaf.name for leaf in compiled.leaves}
         weights = {k: v for k, v in (compiled.model.weights or {}).items() if k in there}
@@ -84,15 +88,24 @@ class Program(Executable):
         return torch_state(self.compiled.model, arrays)
 
     def explain(self, function: str | None = None) -> dict[str, Any]:
-        """Kernels, bytes, FLOPs, peak memory, and why each edge was or was not fused."""
+        """Kernels, bytes, FLOPs, peak memory, and why each edge was or was not fused.
+
+        For target c also what the self-test found: the rows' ``error`` and ``elements``.
+        """
         wanted = [function] if function else list(self.compiled.functions)
         found = {}
+        report = self.self_test
         for name in wanted:
             f = self.compiled.functions[name]
             found[name] = explain(name, f.graph, f.fusion, f.program, f.plan, launching(f))
             for row, made in zip(found[name]["table"], f.kernels, strict=True):
                 row["choice"] = str(made.choice)
                 row["strategy"] = made.strategy if isinstance(made, LoopKernel) else ""
+            found[name]["self_test"] = _tested(report, name)
+            # copies of the arguments come before the function's own kernels
+            tests = report.get("results", {}).get(name, [])[-len(f.kernels) :]
+            for row, test in zip(found[name]["table"], tests, strict=bool(tests)):
+                row["error"], row["elements"] = test["error"], test["elements"]
         return found
 
     def choices(self, function: str, rejected: int = 3) -> list[dict[str, Any]]:
@@ -127,8 +140,9 @@ class Program(Executable):
     def self_test(self) -> dict[str, Any]:
         """Which kernels were compared with their definitions when the library was built.
 
-        ``tested``, ``kernels`` and ``sizes`` by function, or the ``reason`` why not; empty for
-        targets that build nothing.
+        ``tested``, by function ``kernels``, ``sizes`` and ``results`` (of each kernel the largest
+        error, as a part of its largest element, and how many elements were compared), and the
+        ``tolerances`` by dtype; or the ``reason`` why not; empty for targets that build nothing.
         """
         return self_test_of(self.compiled)
 
@@ -178,7 +192,8 @@ class Program(Executable):
         """Write ``model.c``, ``model.h`` and ``weights.bin``: a program for C alone.
 
         It builds with ``cc -O3 model.c main.c -lm -lpthread``, allocates nothing and needs no
-        Python. Raises UnsupportedError unless the target is C.
+        Python. Raises UnsupportedError unless the target is C, ArtifactError if the folder
+        cannot be written.
         """
         compiled = self.compiled
         chosen = backend(compiled.target, compiled.numerics)
@@ -190,11 +205,9 @@ class Program(Executable):
         )  # fmt: skip
         files = {name: text.encode() for name, text in texts.items()}
         files["weights.bin"] = self._program.memory[: compiled.memory_bytes].tobytes()
-        written = []
-        for name, data in files.items():
-            self._module.write_atomically(os.path.join(folder, name), data)
-            written.append(Path(folder) / name)
-        return written
+        with self._errors():
+            self._module.write_files(os.fspath(folder), files)
+        return [Path(folder) / name for name in files]
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the artifact: a folder that runs where only Python and NumPy are.
@@ -313,6 +326,8 @@ def describe(compiled: Compiled) -> dict[str, Any]:
         for number, made in enumerate(f.kernels)
         if kernel_key(made.kernel) in compiled.choices
     }
+    # what came of each kernel is in a file of its own
+    tested = {k: v for k, v in self_test_of(compiled).items() if k != "results"}
     return {
         **({"tuned": tuned} if tuned else {}),
         "brickc": _version(),
@@ -321,7 +336,7 @@ def describe(compiled: Compiled) -> dict[str, Any]:
         "precision": backend(compiled.target).precision,
         "numerics": compiled.numerics,
         "tolerances": dict(backend(compiled.target, compiled.numerics).tolerances),
-        **({"self_test": report} if (report := self_test_of(compiled)) else {}),
+        **({"self_test": tested} if tested else {}),
         "dtype": "f64" if dtypes == {DType.F64} else "f32",
         "functions": functions,
         "leaves": {
@@ -347,6 +362,20 @@ def self_test_of(compiled: Compiled) -> dict[str, Any]:
     """What a target that tests its kernels when it builds them says of that; else empty."""
     text = compiled.sources.get(SELF_TEST)
     return {} if text is None else dict(json.loads(text))
+
+
+def _tested(report: Mapping[str, Any], function: str) -> dict[str, Any] | None:
+    """What the self-test's report says of one function as a whole; None if there is no report."""
+    if not report:
+        return None
+    if not report["tested"]:
+        return {"tested": False, "reason": report["reason"]}
+    return {
+        "tested": True,
+        "sizes": report["sizes"][function],
+        "kernels": report["kernels"][function],
+        "tolerances": report["tolerances"],
+    }
 
 
 def _size(size: object) -> int | str:
@@ -400,6 +429,9 @@ def compile(
     program's ``tuning`` says what came of it, ``tune_progress`` is told (seconds, what) meanwhile.
     Without ``tune`` rules decide, and the same model gives the same program everywhere.
 
+    Target "auto" is C where a compiler is found, else NumPy with a warning that says so; the
+    program's ``target_note`` says which, and why.
+
     ``numerics`` "fast" allows results that are farther from exact ones than sums in any order
     are, up to the tolerance in the manifest: larger tiles of Winograd's convolutions (target c).
     ``vendor_libraries`` lets target triton, where it is compiled as it runs, hand products and
@@ -426,6 +458,8 @@ def compile(
         numerics=numerics,
         tune=None if tune is None else choose,
     )
+    if compiled.target_note and compiled.target == "numpy":
+        warnings.warn(compiled.target_note, stacklevel=2)
     program = Program.of(compiled, seed)
     program.tuning = found[0] if found else None
     if threads is not None:

@@ -22,6 +22,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import tempfile
 import zlib
 from typing import Any
@@ -272,10 +273,13 @@ class Program:
             self._leaves[name][...] = value
 
     def save(self, folder: str) -> None:
-        """A copy of this module's artifact with the present weights, written atomically."""
+        """A copy of this module's artifact with the present weights, written whole or not at all.
+
+        Raises ModelError if the folder cannot be written.
+        """
         source = os.path.dirname(os.path.abspath(__file__))
         manifest = _manifest(source)
-        os.makedirs(folder, exist_ok=True)
+        files = {}
         fresh = {
             "weights.safetensors": dump_weights(self.state_dict()),
             "golden.safetensors": self._golden(os.path.join(source, "golden.safetensors")),
@@ -287,9 +291,9 @@ class Program:
                     data = file.read()
             else:
                 manifest["files"][name] = hashlib.sha256(data).hexdigest()
-            write_atomically(os.path.join(folder, name), data)
+            files[name] = data
         text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-        write_atomically(os.path.join(folder, "manifest.json"), text.encode())
+        write_files(folder, {**files, "manifest.json": text.encode()})
 
     def _golden(self, path: str) -> bytes:
         """The golden inputs with what the present weights make of them."""
@@ -416,17 +420,36 @@ def _polynomial(terms: Any, dims: dict[str, int]) -> int:
 # -- files ---------------------------------------------------------------------------------------
 
 
-def write_atomically(path: str, data: bytes) -> None:
-    """Write beside the file, then rename: readers see the old or the new one, never half."""
-    folder = os.path.dirname(path) or "."
-    os.makedirs(folder, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".writing-")
+def write_files(folder: str, files: dict[str, bytes]) -> None:
+    """Write all files beside what is there, then rename them: on a full disk nothing has changed.
+
+    Raises ModelError if the folder cannot be written; one that was not there is not there then.
+    """
+    new = not os.path.lexists(folder)
+    written = []
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
+        for name, data in files.items():
+            path = os.path.join(folder, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".writing-")
+            written.append((temporary, path))
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+        while written:
+            os.replace(*written[0])
+            del written[0]
+    except BaseException as error:
+        for temporary, _ in written:
+            os.unlink(temporary)
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _error(
+                f"{folder} cannot be written",
+                error.strerror,
+                "a folder with room",
+                "choose another",
+            ) from None
         raise
 
 

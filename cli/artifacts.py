@@ -14,6 +14,7 @@ import typer
 from ..errors import DataError, UnsupportedError, UsageError
 from .console import out, print_json, reported, write_file
 from .options import (
+    Cpu,
     Json,
     Loss,
     ModelArg,
@@ -26,6 +27,7 @@ from .options import (
     VendorLibraries,
     model_of,
     program_of,
+    with_cpu,
     write_stages,
 )
 from .tuning import libraries_report, print_libraries, print_tuning, tuning_bar, tuning_report
@@ -40,6 +42,7 @@ def compile_command(
     model: ModelArg,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the artifact.")],
     target: Target = "numpy",
+    cpu: Cpu = "",
     shape: Shapes = None,
     range_: Ranges = None,
     optimizer: OptimizerOption = "",
@@ -71,6 +74,13 @@ def compile_command(
 ) -> None:
     """Compile MODEL to a folder that runs without brickc."""
     with reported(as_json):
+        from ..runtime.artifact import check_place
+
+        if emit not in ("artifact", "source"):
+            raise UsageError("unknown --emit", got=emit, expected="artifact or source")
+        target = with_cpu(target, cpu)
+        if emit == "artifact":
+            check_place(output)
         if emit == "source" and target.partition(":")[0] == "c":
             # the text alone: no compiler runs, for this machine or another
             target += ",source" if ":" in target else ":source"
@@ -88,13 +98,13 @@ def compile_command(
             else:
                 out.print("\n".join(written), markup=False)
             return
-        if emit != "artifact":
-            raise UsageError("unknown --emit", got=emit, expected="artifact or source")
         program.save(output)
         if dump_ir is not None:
             write_stages(program, dump_ir)
         report = {
             "artifact": str(output),
+            "target": program.compiled.target,
+            "target_note": program.target_note or None,
             "seconds": round(compiled, 3),
             "functions": {
                 n: {k: v for k, v in e.items() if k not in ("table", "edges", "function")}

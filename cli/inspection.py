@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..errors import UsageError
 from .console import out, print_json, progress_bar, reported
 from .options import (
+    Cpu,
     Json,
     ModelArg,
     Numerics,
@@ -24,6 +26,7 @@ from .options import (
     default_function,
     model_of,
     program_of,
+    with_cpu,
 )
 
 if TYPE_CHECKING:
@@ -111,6 +114,7 @@ def explain(
     model: ModelArg,
     function: Annotated[str, typer.Option(help="infer, evaluate or train_step.")] = "",
     target: Target = "numpy",
+    cpu: Cpu = "",
     shape: Shapes = None,
     range_: Ranges = None,
     optimizer: OptimizerOption = "",
@@ -129,8 +133,8 @@ def explain(
     with reported(as_json):
         wanted = function or default_function(model, "kernels", shape, range_)
         program = program_of(
-            model, target, shape, range_, optimizer, [wanted], None, 0, numerics=numerics,
-            vendor_libraries=vendor_libraries,
+            model, with_cpu(target, cpu), shape, range_, optimizer, [wanted], None, 0,
+            numerics=numerics, vendor_libraries=vendor_libraries,
         )  # fmt: skip
         report = program.explain(wanted)[wanted]
         if timed:
@@ -143,13 +147,17 @@ def explain(
             print_json({**report, "gpu_kernels": program.gpu_kernels})
             return
         named = any(row["strategy"] for row in report["table"])
-        extra = ("strategy",) if named else ()
+        tested = bool(report["self_test"] and report["self_test"]["tested"])
+        extra = (*(("strategy",) if named else ()), *(("error",) if tested else ()))
         table = Table("kernel", "kind", "bricks", "kB", "MFLOP", *extra)
         for row in report["table"]:
             table.add_row(row["kernel"], row["kind"], str(row["bricks"]),
                           f"{row['bytes'] / 1e3:,.1f}", f"{row['flops'] / 1e6:,.2f}",
-                          *((row["strategy"],) if named else ()))  # fmt: skip
+                          *((row["strategy"],) if named else ()),
+                          *((f"{row['error']:.0e}",) if tested else ()))  # fmt: skip
         out.print(table)
+        if report["self_test"]:
+            out.print(_self_test(report), markup=False)
         if program.gpu_kernels:
             # a row is wider than what a pipe is taken for
             wide = out if out.is_terminal else Console(highlight=False, width=130)
@@ -178,6 +186,22 @@ def explain(
                 verdict = "fused" if edge["fused"] else "not fused"
                 out.print(f"%{edge['from']} -> %{edge['to']}: {verdict}: {edge['reason']}",
                            markup=False)  # fmt: skip
+
+
+def _self_test(report: dict[str, Any]) -> str:
+    """What the self-test says, as a line."""
+    test = report["self_test"]
+    if not test["tested"]:
+        return f"self-test: {test['reason']}"
+    worst = max(report["table"], key=lambda row: row["error"])
+    sizes = ", ".join(f"{n}={v}" for n, v in test["sizes"].items())
+    allowed = ", ".join(f"{v:.0e} for {n}" for n, v in test["tolerances"].items())
+    return (
+        f"self-test: each kernel agreed with its definition when it was built, at "
+        f"{sizes or 'its fixed sizes'}, in {sum(row['elements'] for row in report['table']):,} "
+        f"elements; largest error {worst['error']:.0e} of the largest element "
+        f"({worst['kernel']}), allowed {allowed}"
+    )
 
 
 def _gpu_table(kernels: dict[str, dict[str, Any]]) -> Table:
@@ -213,7 +237,7 @@ def targets(as_json: Json = False) -> None:
         table = Table("target", "compiles here", "runs here", "with")
         for row in rows:
             table.add_row(str(row["target"]), "yes" if row["compiles"] else "no",
-                          "yes" if row["runs"] else "no", str(row["with"]))  # fmt: skip
+                          "yes" if row["runs"] else "no", escape(str(row["with"])))  # fmt: skip
         out.print(table)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError
-from .console import write_file
+from .console import err, write_file
 
 if TYPE_CHECKING:
     from ..frontends.model import Model
     from ..program import Program
 
-__all__ = ["OPTIMIZER", "Json", "Loss", "ModelArg", "Numerics", "OptimizerOption", "Ranges",
+__all__ = ["OPTIMIZER", "Cpu", "Json", "Loss", "ModelArg", "Numerics", "OptimizerOption", "Ranges",
            "Shapes", "Steps", "Target", "VendorLibraries", "default_function", "model_of",
-           "program_of", "write_stages"]  # fmt: skip
+           "program_of", "with_cpu", "write_stages"]  # fmt: skip
 
 ModelArg = Annotated[
     str,
@@ -35,6 +36,12 @@ Ranges = Annotated[
     list[str] | None, typer.Option("--range", help="DIM=LO:HI: a dim's range, e.g. N=1:1024.")
 ]
 Target = Annotated[str, typer.Option(help="What to compile for; see `brickc targets`.")]
+Cpu = Annotated[
+    str,
+    typer.Option(
+        help="Target c: native, x86-64-v2, x86-64-v3, x86-64-v4, aarch64 or portable.",
+    ),
+]
 Numerics = Annotated[
     str,
     typer.Option(help="strict, or fast: results up to 1e-3 off where that is faster (target c)."),
@@ -112,19 +119,35 @@ def program_of(
         raise UsageError("unknown --vendor-libraries", got=vendor_libraries, expected="on or off")
     # without the option a solver brings its own optimizer
     own = not optimizer and runs_solver(spec)
-    return compile(
-        model_of(spec, shapes, ranges, loss),
-        target,
-        optimizer=solver_optimizer(spec) if own else parse_optimizer(optimizer or OPTIMIZER),
-        functions=functions,
-        memory_limit=_bytes(memory_limit),
-        steps_per_launch=steps,
-        seed=seed,
-        tune=tune,
-        tune_progress=tune_progress,
-        numerics=numerics,
-        vendor_libraries=vendor_libraries == "on",
-    )
+    model = model_of(spec, shapes, ranges, loss)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "target auto")  # said below, in one line
+        program = compile(
+            model,
+            target,
+            optimizer=solver_optimizer(spec) if own else parse_optimizer(optimizer or OPTIMIZER),
+            functions=functions,
+            memory_limit=_bytes(memory_limit),
+            steps_per_launch=steps,
+            seed=seed,
+            tune=tune,
+            tune_progress=tune_progress,
+            numerics=numerics,
+            vendor_libraries=vendor_libraries == "on",
+        )
+    if program.target_note:
+        err.print(f"brickc: {program.target_note}", markup=False)
+    return program
+
+
+def with_cpu(target: str, cpu: str) -> str:
+    """The target for a processor that an option of its own names. Raises UsageError."""
+    if not cpu:
+        return target
+    name, _, option = target.partition(":")
+    if name != "c":
+        raise UsageError("--cpu is for target c", got=f"target {target}", hint="--target c")
+    return ":".join((name, ",".join(filter(None, (cpu, option)))))
 
 
 def default_function(

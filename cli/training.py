@@ -13,6 +13,7 @@ from rich.table import Table
 from ..errors import UsageError
 from .console import out, print_json, progress_bar, reported
 from .options import (
+    Cpu,
     Json,
     Loss,
     ModelArg,
@@ -23,6 +24,7 @@ from .options import (
     Steps,
     Target,
     program_of,
+    with_cpu,
     write_stages,
 )
 
@@ -42,6 +44,7 @@ def train(
     batch: Annotated[int, typer.Option(min=1)] = 64,
     optimizer: OptimizerOption = "sgd:lr=0.05,momentum=0.9",
     target: Target = "numpy",
+    cpu: Cpu = "",
     seed: Annotated[int, typer.Option(help="Parameters, dropout, order of examples.")] = 0,
     save: Annotated[Path | None, typer.Option(help="Write the trained artifact here.")] = None,
     checkpoint: Annotated[
@@ -69,8 +72,12 @@ def train(
 ) -> None:
     """Compile MODEL's training step and train it; MODEL may be a solver of Caffe."""
     with reported(as_json):
+        from ..runtime.artifact import check_place
         from ..solving import runs_solver
 
+        target = with_cpu(target, cpu)
+        if save is not None:
+            check_place(save)
         only = _given(context, ("epochs", "batch", "optimizer"))
         solver_only = _given(context, ("max_iter", "net", "root", "weights"))
         if runs_solver(model):

@@ -163,6 +163,8 @@ class _Chooser:
         #: node id -> the parameter that it is an update of, a gradient of or a state for
         self.family: dict[int, int] = {}
         self.parameter_order: dict[int, Order] = {}
+        #: node id -> what ``_channels_in_lanes`` found
+        self.in_lanes: dict[int, bool] = {}
 
     def run(self) -> Layouts:
         self._find_families()
@@ -458,6 +460,13 @@ class _Chooser:
         Not where the weights are so many that they would come from memory for every place.
         What is computed from such a value element by element, in the same kernel, lies as it does.
         """
+        found = self.in_lanes.get(node.id)
+        if found is None:
+            # kept, since a value is asked about by all that are computed from it
+            found = self.in_lanes[node.id] = self._has_channels_in_lanes(node)
+        return found
+
+    def _has_channels_in_lanes(self, node: Node) -> bool:
         if isinstance(node.brick, Elementwise):
             same = [o for o in self.graph.operands(node) if o.type.shape == node.type.shape]
             return any(self._channels_in_lanes(o) for o in same)

@@ -15,6 +15,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -283,19 +284,39 @@ def _reason(error: BrickcError) -> str:
 # ── all of them ──────────────────────────────────────────────────────────────────────────
 
 
-def entries(only: str = "") -> Iterator[Entry]:
-    """Every operator of the database, tried."""
+def operators() -> list[tuple[str, Any]]:
+    """The database: names of entries and torch's descriptions, in the page's order."""
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    ordered = sorted(op_db, key=lambda o: (o.name, o.variant_test_name))
+    return [
+        (op.name + (f" ({op.variant_test_name})" if op.variant_test_name else ""), op)
+        for op in ordered
+    ]
+
+
+def entries(wanted: Callable[[int, str], bool]) -> list[Entry]:
+    """Those operators of the database, tried, whose number and name are wanted."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # torch reports what it cannot trace, and we count that
+    try:
+        with warnings.catch_warnings(), _untracked():
+            warnings.simplefilter("ignore")
+            return list(_entries(wanted))
+    finally:
+        logging.disable(before)
+
+
+def _entries(wanted: Callable[[int, str], bool]) -> Iterator[Entry]:
     import torch
     from torch._decomp import core_aten_decompositions
-    from torch.testing._internal.common_methods_invocations import op_db
 
     torch.set_num_threads(1)
     table = {
         op: rule for op, rule in core_aten_decompositions().items() if str(op) not in CONVERTERS
     }
-    for op in sorted(op_db, key=lambda o: (o.name, o.variant_test_name)):
-        name = op.name + (f" ({op.variant_test_name})" if op.variant_test_name else "")
-        if only and only not in name:
+    for number, (name, op) in enumerate(operators()):
+        if not wanted(number, name):
             continue
         entry = Entry(name)
         floats = [d for d in (torch.float64, torch.float32) if d in op.dtypes]
@@ -306,6 +327,26 @@ def entries(only: str = "") -> Iterator[Entry]:
             if not entry.passed and entry.refused:
                 break
         yield entry
+
+
+@contextmanager
+def _untracked() -> Iterator[None]:
+    """torch's samples without looking up the stack for one of its own tests at each of them.
+
+    It finds none here, and that takes a fifth of the time of all.
+    """
+    from torch.testing._internal import common_utils
+    from torch.testing._internal.opinfo import core
+
+    places = [m for m in (common_utils, core) if hasattr(m, "extract_test_fn")]
+    before = [m.extract_test_fn for m in places]
+    for place in places:
+        place.extract_test_fn = lambda: None
+    try:
+        yield
+    finally:
+        for place, function in zip(places, before, strict=True):
+            place.extract_test_fn = function
 
 
 def _samples(entry: Entry, op: Any, dtype: Any, key: str, table: Any) -> None:
@@ -345,14 +386,7 @@ def _samples(entry: Entry, op: Any, dtype: Any, key: str, table: Any) -> None:
 
 def coverage(only: str = "") -> str:
     """The page."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)  # torch reports what it cannot trace, and we count that
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return page(list(entries(only)))
-    finally:
-        logging.disable(before)
+    return page(entries(lambda number, name: only in name))
 
 
 def page(found: list[Entry]) -> str:
@@ -372,9 +406,30 @@ def page(found: list[Entry]) -> str:
     lines += ["| entry | samples that pass | why the others do not |", "|---|---|---|"]
     for e in found:
         if e.verdict == UNSUPPORTED:
-            why = "; ".join(sorted(r.replace("|", "/") for r in e.reasons)[:2])[:160]
-            lines.append(f"| `{e.name}` | {e.passed} of {e.passed + e.refused} | {why} |")
+            lines.append(row(e))
     return "\n".join(lines) + "\n"
+
+
+def row(entry: Entry) -> str:
+    """The line of an entry that does not pass."""
+    why = "; ".join(sorted(r.replace("|", "/") for r in entry.reasons)[:2])[:160]
+    return f"| `{entry.name}` | {entry.passed} of {entry.passed + entry.refused} | {why} |"
+
+
+def stated(text: str) -> dict[str, str]:
+    """What a page says of each entry: "with gradients", "without", or its row."""
+    found: dict[str, str] = {}
+    section = ""
+    for line in text.splitlines():
+        if line.startswith("## "):
+            section = line
+        elif line.startswith(("With gradients", "Without")):
+            section = line.split(" (")[0].rstrip(":").lower()
+        elif section in ("with gradients", "without") and line.startswith("`"):
+            found.update(dict.fromkeys(line[1:-1].split("`, `"), section))
+        elif section == "## Unsupported" and line.startswith("| `"):
+            found[line[3:].split("`", 1)[0]] = line
+    return found
 
 
 def version() -> str:

@@ -26,9 +26,13 @@ class _Arithmetic:
     """Operators shared by Dim and DimExpr; the results are normalised sizes."""
 
     def __add__(self, other: Size) -> Size:
+        if other == 0:
+            return self  # type: ignore[return-value]
         return _normal(_merge([_terms(self), _terms(other)]), _dims([self, other]))
 
     def __mul__(self, other: Size) -> Size:
+        if isinstance(other, int):
+            return _times(self, other)
         terms: dict[Monomial, int] = {}
         for m1, c1 in _terms(self).items():
             for m2, c2 in _terms(other).items():
@@ -152,6 +156,23 @@ def _terms(size: object) -> dict[Monomial, int]:
         case DimExpr():
             return dict(size.terms)
     raise ShapeError("not a size", got=repr(size), expected="an int, a Dim or a sum of products")
+
+
+def _times(size: object, factor: int) -> Size:
+    """A product with an integer, which changes coefficients alone; most products are such."""
+    if factor == 0:
+        return 0
+    match size:
+        case Dim():
+            return size if factor == 1 else DimExpr((((size.name,), factor),), (size,))
+        case DimExpr():
+            if factor == 1:
+                return size
+            scaled = tuple((monomial, c * factor) for monomial, c in size.terms)
+            if len(scaled) == 1 and scaled[0][1] == 1 and len(scaled[0][0]) == 1:
+                return size.dims[0]
+            return DimExpr(scaled, size.dims)
+    raise ShapeError("not a size", got=repr(size), expected="a Dim or a sum of products")
 
 
 def _dims(sizes: Iterable[object]) -> dict[str, Dim]:

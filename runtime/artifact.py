@@ -29,7 +29,8 @@ import numpy.typing as npt
 from ..errors import ArtifactError, NumericsError
 from .executable import Executable, import_source
 
-__all__ = ["FORMAT", "TOLERANCES", "Golden", "load", "new_folder", "verify", "write"]
+__all__ = ["FORMAT", "TOLERANCES", "Golden", "check_place", "load", "new_folder", "verify",
+           "write"]  # fmt: skip
 
 FORMAT = 1
 
@@ -47,6 +48,33 @@ class Golden:
     outputs: Mapping[str, Mapping[str, Array]]
 
 
+def check_place(target: Path) -> None:
+    """Raise ArtifactError, before any work is done, if no artifact could be written there."""
+    target = _free(target)
+    there = next(p for p in target.parents if os.path.lexists(p))
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=f".{target.name}-", dir=there))
+    except OSError as error:
+        raise _unwritable(target, error) from None
+
+
+def _free(target: Path) -> Path:
+    """The absolute path, where there must be nothing, an empty folder or an artifact."""
+    target = Path(os.path.abspath(target))
+    if target.exists() and not target.is_dir():
+        raise ArtifactError(f"{target} is a file", expected="a folder, or nothing")
+    if target.is_dir() and any(target.iterdir()) and not (target / "manifest.json").exists():
+        raise ArtifactError(f"{target} is not empty and no artifact", hint="choose another folder")
+    return target
+
+
+def _unwritable(target: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"{target} cannot be written", got=error.strerror, expected="a place with room",
+        hint="choose another folder",
+    )  # fmt: skip
+
+
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """A folder that appears at ``target`` complete, or not at all.
@@ -54,16 +82,12 @@ def new_folder(target: Path) -> Iterator[Path]:
     What was there before is replaced only if it was an artifact or empty. Raises
     ArtifactError if the place cannot be written.
     """
-    target = Path(os.path.abspath(target))
-    if target.exists() and not target.is_dir():
-        raise ArtifactError(f"{target} is a file", expected="a folder, or nothing")
-    if target.is_dir() and any(target.iterdir()) and not (target / "manifest.json").exists():
-        raise ArtifactError(f"{target} is not empty and no artifact", hint="choose another folder")
+    target = _free(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
-        raise ArtifactError(f"{target} cannot be written", got=error.strerror) from None
+        raise _unwritable(target, error) from None
     try:
         yield scratch
         scratch.chmod(0o755)
@@ -75,7 +99,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         if old is not None:
             shutil.rmtree(old)
     except OSError as error:
-        raise ArtifactError(f"{target} cannot be written", got=error.strerror) from None
+        raise _unwritable(target, error) from None
     finally:
         if scratch.exists():
             shutil.rmtree(scratch, ignore_errors=True)

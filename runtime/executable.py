@@ -42,6 +42,9 @@ def import_source(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
+        theirs = getattr(module, "ModelError", None)
+        if isinstance(theirs, type) and isinstance(error, Exception) and isinstance(error, theirs):
+            raise _translated(error).at(str(path.parent)) from None
         raise ArtifactError(f"{path} cannot be imported", got=error) from error
     return module
 
@@ -62,12 +65,19 @@ class Executable:
 
         The folder lives as long as the executable, so that tracebacks show their lines.
         """
-        folder = tempfile.TemporaryDirectory(prefix="brickc-")
-        for name, data in sources.items():
-            encoded = data.encode() if isinstance(data, str) else data
-            path = Path(folder.name) / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(encoded)
+        try:
+            folder = tempfile.TemporaryDirectory(prefix="brickc-")
+            for name, data in sources.items():
+                encoded = data.encode() if isinstance(data, str) else data
+                path = Path(folder.name) / name
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(encoded)
+        except OSError as error:
+            raise ArtifactError(
+                "the program cannot be written to a temporary folder",
+                where=str(error.filename or ""), got=error.strerror,
+                hint="TMPDIR names another folder",
+            ) from None  # fmt: skip
         try:
             module = import_source(Path(folder.name) / "model.py")
             executable = cls(module, module.Program(seed))
@@ -246,7 +256,7 @@ def _translated(error: Exception) -> BrickcError:
     """brickc's error for one of the generated module's."""
     text = str(error)
     found: type[BrickcError] = ShapeError
-    if "cannot run here" in text:
+    if "cannot run here" in text or "cannot run the program" in text:
         found = UnsupportedError
     elif "not finite" in text:
         found = NumericsError
@@ -254,6 +264,6 @@ def _translated(error: Exception) -> BrickcError:
         found = DataError
     elif "dtype" in text:
         found = DtypeError
-    elif "corrupt" in text or "truncated" in text or "cannot be read" in text:
+    elif any(w in text for w in ("corrupt", "truncated", "cannot be read", "cannot be written")):
         found = ArtifactError
     return found(text)

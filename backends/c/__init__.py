@@ -87,7 +87,10 @@ class CBackend:
         return CBackend(parse(option))
 
     def availability(self) -> Availability:
-        command = compiler()
+        try:
+            command = compiler()
+        except UsageError as error:
+            return Availability(False, False, str(error))
         if command is None:
             return Availability(False, False, "no C compiler; pip install 'brickc[c]'")
         return Availability(True, True, f"{' '.join(command)}, {self.cpu.name}")
@@ -214,7 +217,9 @@ class CBackend:
                 loaded, self._placed(functions, leaves, Literals()), memory_bytes, self.cpu.lanes,
                 " ".join((*command, *flags)), parts,
             )  # fmt: skip
-        return {"tested": True, "kernels": done.kernels, "sizes": done.sizes}
+        results = {name: [r.as_dict() for r in found] for name, found in done.results.items()}
+        return {"tested": True, "kernels": done.kernels, "sizes": done.sizes, "results": results,
+                "tolerances": {str(d): parts[d] for d in TOLERANCES}}  # fmt: skip
 
     def standalone(
         self,

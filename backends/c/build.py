@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,21 +21,33 @@ from .cpu import Cpu, is_foreign
 __all__ = ["compiler", "compiler_flags", "compiler_version", "cross_compiler", "prelude",
            "shared_library"]  # fmt: skip
 
-#: contraction to fused multiply-adds is meant; errno of the mathematics is never read. The
-#: last two are for GCC 12, which takes functions that store for pure ones and drops their calls.
-_FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno")
-_GCC_FLAGS = ("-fno-ipa-pure-const", "-fno-ipa-modref", "-Wno-psabi")
+#: Loops are unrolled and turned into vectors by the strategies: -O3 takes longer to compile, and
+#: its programs as long to run. Contraction to fused multiply-adds is meant; errno of the
+#: mathematics is never read.
+_FLAGS = ("-std=gnu11", "-O2", "-ffp-contract=fast", "-fno-math-errno")
+#: The first two are for GCC 12, which takes functions that store for pure ones and drops their
+#: calls. What is left of loops over single elements is short.
+_GCC_FLAGS = ("-fno-ipa-pure-const", "-fno-ipa-modref", "-fno-tree-loop-vectorize", "-Wno-psabi")
 
 _SECONDS = 600
 
 
 def compiler() -> tuple[str, ...] | None:
-    """The command of a C compiler: $CC, cc, gcc, clang, or zig's from the ziglang package."""
+    """The command of a C compiler: $CC, cc, gcc, clang, or zig's from the ziglang package.
+
+    None if there is none. Raises UsageError if CC names one that is not there.
+    """
     given = os.environ.get("CC", "").strip()
     if given:
-        words = tuple(shlex.split(given))
+        try:
+            words = tuple(shlex.split(given))
+        except ValueError as error:
+            raise UsageError("CC is no command", where="CC", got=f"{given}: {error}") from None
         if shutil.which(words[0]) is None:
-            raise UsageError("the C compiler that CC names is not there", where="CC", got=given)
+            raise UsageError(
+                "the C compiler that CC names is not there", where="CC", got=given,
+                expected="a program that can be run", hint="without CC, cc, gcc or clang is taken",
+            )  # fmt: skip
         return words
     for name in ("cc", "gcc", "clang"):
         found = shutil.which(name)
@@ -75,30 +88,42 @@ def shared_library(units: Sequence[str], cpu: Cpu, *, extra: tuple[str, ...] = (
             hint="install one, or: pip install 'brickc[c]'; target numpy needs none",
         )  # fmt: skip
     flags = (*compiler_flags(command, cpu), *extra)
-    with tempfile.TemporaryDirectory(prefix="brickc-cc-") as name:
-        folder = Path(name)
-        library = folder / "libmodel.so"
-        texts = []
-        for number, unit in enumerate(units):
-            texts.append(folder / (f"model{number}.c" if len(units) > 1 else "model.c"))
-            texts[-1].write_text(unit, encoding="utf-8")
-        inputs = texts
-        if len(texts) > 1:
-            inputs = [path.with_suffix(".o") for path in texts]
-            with ThreadPoolExecutor(_cores()) as pool:
-                jobs = [
-                    pool.submit(_run, command, flags, ["-c", "-o", str(o), str(c)], folder)
-                    for c, o in zip(texts, inputs, strict=True)
-                ]
-                try:
-                    for job in jobs:
-                        job.result()
-                except BuildError:
-                    pool.shutdown(cancel_futures=True)
-                    raise
-        out = ["-shared", "-o", str(library), *map(str, inputs), "-lm", "-lpthread"]
-        _run(command, flags, out, folder)
-        return library.read_bytes()
+    try:
+        with tempfile.TemporaryDirectory(prefix="brickc-cc-") as name:
+            return _built(command, flags, units, Path(name))
+    except OSError as error:
+        raise BuildError(
+            "the C compiler's files cannot be written", where=str(error.filename or ""),
+            got=error.strerror, hint="TMPDIR names another folder",
+        ) from None  # fmt: skip
+
+
+def _built(
+    command: tuple[str, ...], flags: tuple[str, ...], units: Sequence[str], folder: Path
+) -> bytes:
+    """The library of the units, which are written to a folder. Raises BuildError, OSError."""
+    library = folder / "libmodel.so"
+    texts = []
+    for number, unit in enumerate(units):
+        texts.append(folder / (f"model{number}.c" if len(units) > 1 else "model.c"))
+        texts[-1].write_text(unit, encoding="utf-8")
+    inputs = texts
+    if len(texts) > 1:
+        inputs = [path.with_suffix(".o") for path in texts]
+        with ThreadPoolExecutor(_cores()) as pool:
+            jobs = [
+                pool.submit(_run, command, flags, ["-c", "-o", str(o), str(c)], folder)
+                for c, o in zip(texts, inputs, strict=True)
+            ]
+            try:
+                for job in jobs:
+                    job.result()
+            except BuildError:
+                pool.shutdown(cancel_futures=True)
+                raise
+    out = ["-shared", "-o", str(library), *map(str, inputs), "-lm", "-lpthread"]
+    _run(command, flags, out, folder)
+    return library.read_bytes()
 
 
 def compiler_flags(command: tuple[str, ...], cpu: Cpu) -> tuple[str, ...]:
@@ -110,20 +135,35 @@ def compiler_flags(command: tuple[str, ...], cpu: Cpu) -> tuple[str, ...]:
 def _run(command: tuple[str, ...], flags: tuple[str, ...], more: list[str], folder: Path) -> None:
     try:
         done = subprocess.run(
-            [*command, *flags, *more], capture_output=True, text=True, timeout=_SECONDS,
-            check=False, cwd=folder,
+            [*command, *flags, *more], capture_output=True, text=True, errors="replace",
+            timeout=_SECONDS, check=False, cwd=folder,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise BuildError("the C compiler does not end", got=f"{_SECONDS} s") from None
+        raise BuildError("the C compiler does not end", where=command[0],
+                         got=f"{_SECONDS} s") from None  # fmt: skip
     except OSError as error:
-        raise BuildError("the C compiler does not run", got=str(error)) from None
+        raise BuildError("the C compiler does not run", where=command[0],
+                         got=error.strerror) from None  # fmt: skip
     output = Path(more[more.index("-o") + 1])
     if done.returncode != 0 or not output.is_file():
         said = "\n".join(done.stderr.strip().splitlines()[:8])
         raise BuildError(
-            "the C compiler failed", where=command[0], got=said or f"exit {done.returncode}",
-            hint="flags: " + " ".join(flags),
+            "the C compiler failed", where=command[0],
+            got=_ended(done.returncode, output.name) + (f": {said}" if said else ""),
+            expected="a library", hint="CC names another compiler; flags: " + " ".join(flags),
         )  # fmt: skip
+
+
+def _ended(code: int, output: str) -> str:
+    """How a compiler ended that made nothing."""
+    if code == 0:
+        return f"exit 0, but no {output}"
+    if code > 0:
+        return f"exit {code}"
+    try:
+        return f"a crash ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"a crash (signal {-code})"
 
 
 def _cores() -> int:
@@ -146,9 +186,17 @@ def compiler_version() -> str:
 
 @lru_cache(maxsize=8)
 def _version(command: tuple[str, ...]) -> str:
-    done = subprocess.run(
-        [*command, "--version"], capture_output=True, text=True, timeout=60, check=False
-    )
+    try:
+        done = subprocess.run(
+            [*command, "--version"], capture_output=True, text=True, errors="replace",
+            timeout=60, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise BuildError("the C compiler does not say its version", where=command[0],
+                         got="nothing in 60 s") from None  # fmt: skip
+    except OSError as error:
+        raise BuildError("the C compiler does not run", where=command[0],
+                         got=error.strerror) from None  # fmt: skip
     return done.stdout
 
 

@@ -83,16 +83,19 @@ class Emitter:
         self._costs: list[int | None] = []
         self.scratch: list[Buffer] = []
         self._taken = set(taken)
+        #: the first number behind a name that may be free
+        self._numbers: dict[str, int] = {}
 
     # -- names ---------------------------------------------------------------------------------
 
     def name(self, base: str) -> str:
         """An identifier that nothing else in the kernel has."""
-        found, number = base, 2
+        found, number = base, self._numbers.get(base, 2)
         while found in self._taken:
             found = f"{base}{number}"
             number += 1
         self._taken.add(found)
+        self._numbers[base] = number
         return found
 
     def var(self, base: str) -> Dim:

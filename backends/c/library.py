@@ -47,6 +47,7 @@ def open_library() -> Any:
         raise _error(
             "this processor cannot run the program",
             got=f"no {', '.join(missing)}",
+            expected=f"one with {', '.join(NEEDS)}",
             hint="compile for another one: target c:x86-64-v3, c:x86-64-v2 or c:portable",
         )
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libmodel.so")

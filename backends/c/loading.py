@@ -20,11 +20,19 @@ def opened(built: bytes) -> Iterator[Any]:
     """The library, loaded from its bytes; unloaded afterwards, so it must start no threads."""
     with tempfile.TemporaryDirectory(prefix="brickc-so-") as folder:
         path = Path(folder) / "libmodel.so"
-        path.write_bytes(built)
+        try:
+            path.write_bytes(built)
+        except OSError as error:
+            raise BuildError("the library that was built cannot be written", where=folder,
+                             got=error.strerror, hint="TMPDIR names another folder",
+                             ) from None  # fmt: skip
         try:
             library = ctypes.CDLL(str(path))
         except OSError as error:
-            raise BuildError("the library that was built cannot be loaded", got=error) from None
+            said = str(error).removeprefix(f"{path}: ")
+            raise BuildError("the library that was built cannot be loaded", got=said,
+                             expected="a shared library for this machine",
+                             hint="CC names another compiler") from None  # fmt: skip
         try:
             yield library
         finally:

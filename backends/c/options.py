@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from ...errors import UnsupportedError
 from .cpu import CPUS, Cpu, chosen
 
-__all__ = ["SANITIZE", "Options", "parse"]
+__all__ = ["RACES", "SANITIZE", "Options", "parse"]
 
 #: how sanitized libraries are built: every address is checked, nothing is optimized away
 SANITIZE = ("-O0", "-g1", "-DUNOPTIMIZED", "-fsanitize=address,undefined",
             "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")  # fmt: skip
 
-_FLAGS = ("sanitize", "untested", "source")
+#: the same for races: UNOPTIMIZED leaves out instructions that sanitizers do not see
+RACES = ("-O1", "-g1", "-DUNOPTIMIZED", "-fsanitize=thread")
+
+#: word after the comma -> flags of the compiler
+_SANITIZERS = {"sanitize": SANITIZE, "sanitize=thread": RACES}
+_FLAGS = (*_SANITIZERS, "untested", "source")
 
 
 @dataclass(frozen=True)
@@ -21,8 +26,9 @@ class Options:
     """An instruction set, and how the library is built."""
 
     cpu: Cpu
-    #: with the address and undefined-behaviour sanitizers; a process must preload libasan
-    sanitize: bool = False
+    #: "sanitize": with the address and undefined-behaviour sanitizers; a process must preload
+    #: libasan. "sanitize=thread": with the thread sanitizer, and libtsan
+    sanitize: str = ""
     #: kernels are compared with their definitions once the library is built
     tested: bool = True
     #: there is a library; without one a program can be looked at and emitted as source
@@ -30,7 +36,7 @@ class Options:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        return SANITIZE if self.sanitize else ()
+        return _SANITIZERS[self.sanitize] if self.sanitize else ()
 
 
 def parse(text: str) -> Options:
@@ -38,12 +44,13 @@ def parse(text: str) -> Options:
     words = [w for w in text.split(",") if w]
     flags = [w for w in words if w in _FLAGS]
     names = [w for w in words if w not in _FLAGS]
-    if len(names) > 1:
+    sanitizers = [w for w in flags if w in _SANITIZERS]
+    if len(names) > 1 or len(sanitizers) > 1:
         raise UnsupportedError(
             "unknown options of target c", got=f"c:{text}",
             expected=f"one of native, {', '.join(CPUS)}; with {' or '.join(_FLAGS)} after a comma",
         )  # fmt: skip
     return Options(
-        chosen(names[0] if names else ""), "sanitize" in flags, "untested" not in flags,
+        chosen(names[0] if names else ""), "".join(sanitizers), "untested" not in flags,
         "source" not in flags,
     )  # fmt: skip

@@ -17,7 +17,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__x86_64__)
+/* half a second of every compilation, so only where builtins do not do */
+#if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -43,6 +44,20 @@
 #else
 #define INLINE static inline __attribute__((always_inline, unused))
 #endif
+
+#ifndef __has_builtin
+#define __has_builtin(x) 0
+#endif
+
+/* Loops over the lanes of a vector: none of them is left, whatever the level of optimization. */
+#if defined(UNOPTIMIZED)
+#define UNROLLED
+#elif defined(__clang__)
+#define UNROLLED _Pragma("unroll")
+#else
+#define UNROLLED _Pragma("GCC unroll 16")
+#endif
+#define LANES(l) UNROLLED for (int l = 0; l < L; l++)
 
 typedef float f32;
 typedef double f64;
@@ -79,21 +94,21 @@ typedef flag vbytes __attribute__((vector_size(L)));
     INLINE v##T repeat_##T(const T *p) { return splat_##T(*p); }                                  \
     INLINE v##T gather_##T(const T *p, long s) {                                                  \
         v##T v;                                                                                   \
-        for (int l = 0; l < L; l++) v[l] = p[l * s];                                              \
+        LANES(l) v[l] = p[l * s];                                                                 \
         return v;                                                                                 \
     }                                                                                             \
     INLINE v##T gather_part_##T(const T *p, long s, long m, T fill) {                             \
         v##T v = splat_##T(fill);                                                                 \
-        for (int l = 0; l < L; l++)                                                               \
+        LANES(l)                                                                                  \
             if (l < m) v[l] = p[l * s];                                                           \
         return v;                                                                                 \
     }                                                                                             \
     INLINE void store_##T(T *p, v##T v) { *(loose_##T *)p = v; }                                  \
     INLINE void scatter_##T(T *p, long s, v##T v) {                                               \
-        for (int l = 0; l < L; l++) p[l * s] = v[l];                                              \
+        LANES(l) p[l * s] = v[l];                                                                 \
     }                                                                                             \
     INLINE void scatter_part_##T(T *p, long s, v##T v, long m) {                                  \
-        for (int l = 0; l < L; l++)                                                               \
+        LANES(l)                                                                                  \
             if (l < m) p[l * s] = v[l];                                                           \
     }
 ACCESS(f32)
@@ -108,6 +123,18 @@ INLINE vf32 load_part_f32(const f32 *p, long m, f32 fill) {
 }
 INLINE void store_part_f32(f32 *p, vf32 v, long m) {
     _mm512_mask_storeu_ps(p, first(m), (__m512)v);
+}
+#elif defined(__AVX__) && L == 8 && !defined(UNOPTIMIZED)
+/* one instruction where a branch a lane is what half of the time of a compilation would go into;
+ * sanitizers do not see what it reads and writes */
+INLINE vi32 first(long m) { return (vi32){0, 1, 2, 3, 4, 5, 6, 7} < (vi32){0} + (i32)m; }
+INLINE vf32 load_part_f32(const f32 *p, long m, f32 fill) {
+    vi32 k = first(m);
+    vi32 v = (vi32)__builtin_ia32_maskloadps256((const vf32 *)p, k);
+    return (vf32)(v | (~k & (vi32)splat_f32(fill)));
+}
+INLINE void store_part_f32(f32 *p, vf32 v, long m) {
+    __builtin_ia32_maskstoreps256((vf32 *)p, first(m), v);
 }
 #else
 INLINE vf32 load_part_f32(const f32 *p, long m, f32 fill) { return gather_part_f32(p, 1, m, fill); }
@@ -130,7 +157,7 @@ INLINE vflag load_flag(const flag *p) {
 INLINE vflag repeat_flag(const flag *p) { return splat_flag(*p); }
 INLINE vflag gather_part_flag(const flag *p, long s, long m, flag fill) {
     vflag v = splat_flag(fill);
-    for (int l = 0; l < L; l++)
+    LANES(l)
         if (l < m) v[l] = -(p[l * s] != 0);
     return v;
 }
@@ -142,7 +169,7 @@ INLINE void store_flag(flag *p, vflag v) {
     *(loose_bytes *)p = __builtin_convertvector(v & 1, vbytes);
 }
 INLINE void scatter_part_flag(flag *p, long s, vflag v, long m) {
-    for (int l = 0; l < L; l++)
+    LANES(l)
         if (l < m) p[l * s] = v[l] & 1;
 }
 INLINE void scatter_flag(flag *p, long s, vflag v) { scatter_part_flag(p, s, v, L); }
@@ -151,8 +178,8 @@ INLINE void store_part_flag(flag *p, vflag v, long m) { scatter_part_flag(p, 1, 
 /* rows of a square become columns */
 #define TRANSPOSE(T)                                                                              \
     INLINE void transpose_##T(const T *p, long ps, T *q, long qs) {                               \
-        for (int i = 0; i < L; i++)                                                               \
-            for (int j = 0; j < L; j++) q[j * qs + i] = p[i * ps + j];                            \
+        LANES(i)                                                                                  \
+            LANES(j) q[j * qs + i] = p[i * ps + j];                                               \
     }
 TRANSPOSE(f64)
 TRANSPOSE(i32)
@@ -182,6 +209,25 @@ INLINE void transpose_f32(const f32 *p, long ps, f32 *q, long qs) {
     }
     for (int i = 0; i < 16; i++) _mm512_storeu_ps(q + i * qs, r[i]);
 }
+#elif L == 8 && __has_builtin(__builtin_shufflevector) && !defined(UNOPTIMIZED)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+INLINE void transpose_f32(const f32 *p, long ps, f32 *q, long qs) {
+    vf32 r[8], t[8];
+    LANES(i) r[i] = *(const loose_f32 *)(p + i * ps);
+    UNROLLED for (int i = 0; i < 8; i += 2) {
+        t[i] = SHUFFLE(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        t[i + 1] = SHUFFLE(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    UNROLLED for (int i = 0; i < 8; i += 4)
+        UNROLLED for (int j = 0; j < 2; j++) {
+            r[i + 2 * j] = SHUFFLE(t[i + j], t[i + 2 + j], 0, 1, 8, 9, 4, 5, 12, 13);
+            r[i + 2 * j + 1] = SHUFFLE(t[i + j], t[i + 2 + j], 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+    UNROLLED for (int j = 0; j < 4; j++) {
+        *(loose_f32 *)(q + j * qs) = SHUFFLE(r[j], r[j + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        *(loose_f32 *)(q + (j + 4) * qs) = SHUFFLE(r[j], r[j + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+}
 #else
 TRANSPOSE(f32)
 #endif
@@ -200,7 +246,7 @@ TRANSPOSE(f32)
 #define EACH(T, NAME, CALL)                                                                       \
     INLINE v##T NAME##_##T(v##T x) {                                                              \
         v##T y;                                                                                   \
-        for (int l = 0; l < L; l++) y[l] = CALL(x[l]);                                            \
+        LANES(l) y[l] = CALL(x[l]);                                                               \
         return y;                                                                                 \
     }
 #define BASICS(T)                                                                                 \
@@ -222,18 +268,18 @@ TRANSPOSE(f32)
         return select_##T(gt_##T(a, z), one, select_##T(lt_##T(a, z), -one, a));                  \
     }                                                                                             \
     INLINE T all_add_##T(v##T v) {                                                                \
-        for (int h = L / 2; h > 0; h /= 2)                                                        \
-            for (int l = 0; l < h; l++) v[l] += v[l + h];                                         \
+        UNROLLED for (int h = L / 2; h > 0; h /= 2)                                               \
+            UNROLLED for (int l = 0; l < h; l++) v[l] += v[l + h];                                \
         return v[0];                                                                              \
     }                                                                                             \
     INLINE T all_max_##T(v##T v) {                                                                \
         T y = v[0];                                                                               \
-        for (int l = 1; l < L; l++) y = v[l] > y || v[l] != v[l] ? v[l] : y;                      \
+        UNROLLED for (int l = 1; l < L; l++) y = v[l] > y || v[l] != v[l] ? v[l] : y;             \
         return y;                                                                                 \
     }                                                                                             \
     INLINE T all_min_##T(v##T v) {                                                                \
         T y = v[0];                                                                               \
-        for (int l = 1; l < L; l++) y = v[l] < y || v[l] != v[l] ? v[l] : y;                      \
+        UNROLLED for (int l = 1; l < L; l++) y = v[l] < y || v[l] != v[l] ? v[l] : y;             \
         return y;                                                                                 \
     }
 BASICS(f64)
@@ -263,7 +309,7 @@ INLINE vflag select_flag(vflag m, vflag a, vflag b) { return (m & a) | (~m & b);
     EACH(T, sqrt, sqrt##S)                                                                        \
     INLINE v##T pow_##T(v##T a, v##T b) {                                                         \
         v##T y;                                                                                   \
-        for (int l = 0; l < L; l++) y[l] = pow##S(a[l], b[l]);                                    \
+        LANES(l) y[l] = pow##S(a[l], b[l]);                                                       \
         return y;                                                                                 \
     }
 LIBM(f32, f)
@@ -285,8 +331,7 @@ INLINE vf32 clamp_f32(vf32 x, f32 lo, f32 hi) {
 }
 #elif defined(__AVX__) && L == 8
 INLINE vf32 clamp_f32(vf32 x, f32 lo, f32 hi) {
-    __m256 y = _mm256_min_ps(_mm256_set1_ps(hi), (__m256)x);
-    return (vf32)_mm256_max_ps(_mm256_set1_ps(lo), y);
+    return __builtin_ia32_maxps256(splat_f32(lo), __builtin_ia32_minps256(splat_f32(hi), x));
 }
 #else
 INLINE vf32 clamp_f32(vf32 x, f32 lo, f32 hi) {
@@ -330,7 +375,7 @@ INLINE vf32 log_f32(vf32 x) {
     p = p * m - 2.4999993993E-1f;
     p = p * m + 3.3333331174E-1f;
     vf32 y = m + (m * z * p - 2.12194440e-4f * n - 0.5f * z) + 0.693359375f * n;
-    for (int l = 0; l < L; l++)
+    LANES(l)
         if (odd[l]) y[l] = logf(x[l]);
     return y;
 }
@@ -375,7 +420,7 @@ INLINE uint32_t philox(uint64_t i, uint32_t stream, uint64_t key, uint64_t count
 
 INLINE vf64 philox_f64(vi64 index, uint32_t stream, vi64 seed, vi64 counter) {
     vf64 v;
-    for (int l = 0; l < L; l++)
+    LANES(l)
         v[l] = (philox(index[l], stream, seed[0], counter[0]) >> 8) * 0x1p-24;
     return v;
 }
@@ -386,7 +431,7 @@ INLINE vf32 philox_f32(vi64 index, uint32_t stream, vi64 seed, vi64 counter) {
 #define RAMP(T)                                                                                   \
     INLINE v##T ramp_##T(long start, long step) {                                                 \
         v##T v;                                                                                   \
-        for (int l = 0; l < L; l++) v[l] = (T)(start + l * step);                                 \
+        LANES(l) v[l] = (T)(start + l * step);                                                    \
         return v;                                                                                 \
     }
 RAMP(f32)
@@ -425,7 +470,7 @@ typedef struct Run {
 
 INLINE void relax(void) {
 #if defined(__x86_64__)
-    _mm_pause();
+    __builtin_ia32_pause();
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
 #endif

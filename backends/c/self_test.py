@@ -64,6 +64,23 @@ class SelfTest:
 
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     kernels: dict[str, int] = field(default_factory=dict)
+    #: function -> what came of each kernel, in their order
+    results: dict[str, list[Result]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A kernel's largest difference from its definition, as a part of the largest element."""
+
+    kernel: str
+    error: float
+    #: how many elements were compared
+    elements: int
+
+    def as_dict(self) -> dict[str, object]:
+        """Two digits of the error say what it is; more would differ between compilers."""
+        return {"kernel": self.kernel, "error": float(f"{self.error:.1e}"),
+                "elements": self.elements}  # fmt: skip
 
 
 class _MismatchError(Exception):
@@ -98,22 +115,22 @@ def self_test(
         for kernel in f.kernels:
             spans.append(range(phase, phase + len(kernel.phases)))
             phase = spans[-1].stop
+        results: dict[int, Result] = {}
         for number, kernel in enumerate(f.kernels):
             if number in f.pairs.values():
                 continue  # with the kernel that does some of its work
-            group = [(kernel, spans[number])]
-            if number in f.pairs:
-                group.append((f.kernels[f.pairs[number]], spans[f.pairs[number]]))
+            members = [number, f.pairs[number]] if number in f.pairs else [number]
+            group = [(f.kernels[n], spans[n]) for n in members]
             budget = _READ_AGAIN if id(kernel.phases) in seen else _READ
             seen.add(id(kernel.phases))
             try:
                 try:
-                    bench.test(group, budget, seed=0)
+                    found = bench.test(group, budget, seed=0)
                 except _MismatchError as wrong:
                     if not wrong.rounding:
                         raise
                     # it can turn a comparison that is nearly a tie; not twice
-                    bench.test(group, budget, seed=1)
+                    found = bench.test(group, budget, seed=1)
             except _MismatchError as wrong:
                 raise InternalError(
                     f"kernel {kernel.kernel.name!r} of {f.name} does not compute what it means",
@@ -122,6 +139,8 @@ def self_test(
                     hint=f"sizes {dims}, strategy {kernel.strategy}; built by {built_by}; "
                     "bricks: " + " | ".join(kernel.kernel.notes),
                 ) from None
+            results.update(zip(members, found, strict=True))
+        done.results[f.name] = [results[n] for n in range(len(f.kernels))]
         done.sizes[f.name] = dims
         done.kernels[f.name] = len(f.kernels)
     return done
@@ -197,7 +216,9 @@ class _Bench:
                 least[access.buffer] = max(least.get(access.buffer, 0), size)
         return {name: self.view(name, size) for name, size in least.items()}
 
-    def test(self, group: Sequence[tuple[LoopKernel, range]], budget: int, seed: int) -> None:
+    def test(
+        self, group: Sequence[tuple[LoopKernel, range]], budget: int, seed: int
+    ) -> list[Result]:
         """Run kernels, of which none reads what another writes, phase by phase, and compare.
 
         Raises _MismatchError.
@@ -211,6 +232,7 @@ class _Bench:
                 common[name].view(np.uint8)[:] = _GARBAGE
         self.fill(kernels, {n: common[n] for n in reads}, seed)
         expected = [list(self.expected(k, common, budget, seed)) for k in kernels]
+        results = []
         for (kernel, phases), wanted in zip(group, expected, strict=True):
             # scratch of a later kernel may lie where this one's is, or its results
             views = self.views(kernels, kernel.scratch)
@@ -222,8 +244,10 @@ class _Bench:
             for part, before in around:
                 if not np.array_equal(part, before):
                     raise _MismatchError("it writes outside its results")
-            for access, index, values in wanted:
-                self.compare(access, views[access.buffer][index], values)
+            errors = [self.compare(a, views[a.buffer][index], v) for a, index, v in wanted]
+            elements = sum(values.size for _, _, values in wanted)
+            results.append(Result(kernel.kernel.name, max(errors, default=0.0), elements))
+        return results
 
     def run(self, views: Mapping[str, Array], phases: Sequence[int]) -> None:
         pools = [self.arena, self.memory, *self.inputs.values()]
@@ -305,7 +329,8 @@ class _Bench:
                 index = elements_of(access, self.dims, at)
                 yield access, np.broadcast_to(index, value.shape), value
 
-    def compare(self, access: Access, found: Array, wanted: Array) -> None:
+    def compare(self, access: Access, found: Array, wanted: Array) -> float:
+        """The largest difference as a part of the largest element. Raises _MismatchError."""
         dtype = access.dtype
         if dtype is DType.BOOL:
             found, wanted = found != 0, wanted != 0
@@ -315,7 +340,7 @@ class _Bench:
                 raise _MismatchError(
                     f"{count} of {found.size} elements of {access.buffer} differ", rounding=True
                 )
-            return
+            return 0.0
         with np.errstate(all="ignore"):
             wanted = wanted.astype(dtype.numpy)
             same = (found == wanted) | (np.isnan(found) & np.isnan(wanted))
@@ -327,6 +352,7 @@ class _Bench:
                 f"a difference of {worst:.2e} in {access.buffer}, whose largest is {scale:.2e}",
                 rounding=True,
             )
+        return worst / scale if scale else 0.0
 
     def around(self, written: Sequence[str], views: Mapping[str, Array]) -> Iterator[Array]:
         """Bytes before and behind what is written, as far as the kernel has no business there."""

@@ -32,9 +32,9 @@ from .sharing import kernel_dims
 __all__ = ["Source", "comment_text", "print_source"]
 
 #: characters of kernels in a translation unit of its own; smaller programs are one
-UNIT = 100_000
+UNIT = 30_000
 
-#: most units of a program: each reads the prelude, a sixth of a second
+#: most units of a program: each reads the prelude, a twentieth of a second
 MOST = 32
 
 

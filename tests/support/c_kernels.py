@@ -29,8 +29,10 @@ from brickc.ir.dtypes import DType
 from brickc.ir.graph import Graph
 from brickc.ir.initializers import constant
 from brickc.ir.types import TensorType
+from brickc.program import example_inputs
 
-__all__ = ["brick_graphs", "compile_bricks", "compile_network", "small_network"]
+__all__ = ["brick_graphs", "compile_bricks", "compile_network", "small_network",
+           "step_on_two_threads"]  # fmt: skip
 
 
 def brick_graphs(dtype: DType) -> Iterator[tuple[str, Graph]]:
@@ -106,6 +108,24 @@ def compile_wrong(target: str) -> None:
     compile_model(bc.Model({"y": bc.Tanh()(x) * 2}), target, functions=["infer"])
 
 
+def step_on_two_threads(target: str, name: str, *, waits: bool = True) -> None:
+    """Training steps at whole vectors and a tail; phases overlap unless threads wait for them."""
+    right = "atomic_load_explicit(&done->value, memory_order_acquire) < total"
+    real = c_backend.shared_library
+
+    def build(units: Sequence[str], *args: Any, **kwargs: Any) -> bytes:
+        assert all(right in unit for unit in units)
+        return real([unit.replace(right, f"{right} * 0") for unit in units], *args, **kwargs)
+
+    if not waits:
+        c_backend.shared_library = build
+    program = bc.compile(bc.zoo.model(name), target, functions=["train_step"], threads=2,
+                         optimizer=bc.SGD(0.1, momentum=0.9))  # fmt: skip
+    function = program.compiled.functions["train_step"]
+    for rows in (32, 9, 32):
+        program.train_step(**example_inputs(function, {"N": rows}))
+
+
 def main(target: str, what: str) -> None:
     match what:
         case "f32" | "f64":
@@ -114,6 +134,10 @@ def main(target: str, what: str) -> None:
             compile_network(target, small_network(bc.Dim("N", 1, 64)))
         case "small batch":
             compile_network(target, small_network(3))
+        case "mlp" | "lenet5":
+            step_on_two_threads(target, what)
+        case "race":
+            step_on_two_threads(target, "mlp", waits=False)
         case "wrong":
             compile_wrong(target)
         case _:
