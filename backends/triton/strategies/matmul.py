@@ -47,7 +47,8 @@ def matmul(
 ) -> TritonKernel:
     """The kernel: loop, then the region after the anchor, in the sums' registers.
 
-    ``matrices`` are the operands that could be read by descriptors.
+    ``matrices`` are the operands as such, where they are: their places are then walked as one
+    axis, and descriptors could read them.
     """
     kernel, dtype = context.kernel, operands.dtype
     precision = str(dtype) if dtype is not DType.F32 else context.options.precision
@@ -74,13 +75,15 @@ def matmul(
     sides = ((m_at, bm), (n_at, bn))
     boxes = [None if x is None else x.descriptor(w, block, b.k)
              for x, (_, block) in zip(boxed, sides, strict=True)]  # fmt: skip
+    flat = None not in matrices
+    walked = replace(problem, k=(sizes["k"],)) if flat else problem
     begin, end = "0", w.size(sizes["k"])
     if b.parts > 1:
         share = w.let("share", f"tl.cdiv({w.size(sizes['k'])}, {b.parts * b.k}) * {b.k}")
         begin = w.let("begin", f"{part} * {share}")
         end = w.let("end", f"tl.minimum({begin} + {share}, {w.size(sizes['k'])})")
     with w.block(f"for start in range({begin}, {end}, {b.k}):"):
-        k, inside_k = _summed(w, problem, b, end) if None in boxes else ([], "")
+        k, inside_k = _summed(w, walked, b, end) if None in boxes else ([], "")
         across, down = (_along(k, dim) for dim in (1, 0))
         first = Tile((b.m, b.k), (), _masks({0: inside_n if b.swap else inside_m, 1: inside_k}))
         second = Tile((b.k, b.n), (), _masks({0: inside_k, 1: inside_m if b.swap else inside_n}))
@@ -91,6 +94,10 @@ def matmul(
             if matrix is not None and box is not None:
                 return matrix.load(w, box, f"{at} * {block}", "start", "ab"[number], is_first)
             tile, summed = (first, across) if is_first else (second, down)
+            matrix = matrices[number]
+            if flat and matrix is not None:
+                free = Coord((m, n)[number], 0 if is_first else 1)
+                return matrix.load_at(w, free, summed[0], tile, "ab"[number])
             if number == 0:
                 return left(w, batch, m_coords, summed, tile)
             return right(w, batch, summed, n_coords, tile)

@@ -1,14 +1,14 @@
-"""Operands that lie in memory as matrices: read by descriptors (TMA), without an address each.
+"""Operands that lie in memory as matrices: with an even step each way, or read by descriptors.
 
-A descriptor says where a matrix lies and how large a tile of it is; one instruction brings the
-tile to shared memory, zero where it hangs over the edge. It is made by the kernel itself, in
+A descriptor (TMA) says where a matrix lies and how large a tile of it is; one instruction brings
+the tile to shared memory, zero where it hangs over the edge. It is made by the kernel itself, in
 scratch memory of its program, so that pointers and sizes stay the only parameters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ....ir.dims import Size, exact_div, maximum
 from ....ir.dtypes import DType
@@ -16,7 +16,7 @@ from ....ir.kernel.memory import Access
 from ....ir.kernel.spaces import coalesce, project, sizes_of
 from ..launches import DESCRIPTORS, LOADS, POINTERS
 from ..options import Options
-from ..writer import Writer, is_aligned
+from ..writer import Coord, Tile, Writer, is_aligned
 from .common import Context
 
 __all__ = ["Matrix", "by_descriptors", "matrix_of"]
@@ -51,6 +51,16 @@ class Matrix:
             "box", f"tl.make_tensor_descriptor({place}, [{w.size(shape[0])}, {w.size(shape[1])}], "
             f"[{w.size(self.lead)}, 1], {list(block)})",
         )  # fmt: skip
+
+    def load_at(self, w: Writer, free: Coord, summed: Coord, tile: Tile, prefix: str) -> str:
+        """The elements at these positions, by pointers."""
+        access = replace(
+            self.access,
+            shape=(self.free, self.summed),
+            strides=(self.lead, 1) if self.along else (1, self.lead),
+        )
+        there = replace(tile, coords=(free, summed))
+        return w.load(access, there, full=True, other="0.0", prefix=prefix, raw=True)
 
     def load(
         self, w: Writer, descriptor: str, free: str, summed: str, prefix: str, first: bool

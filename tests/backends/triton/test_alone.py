@@ -72,6 +72,18 @@ def test_loads_in_loops_are_told_apart() -> None:
     }
 
 
+def test_loads_by_descriptors_are_tiles() -> None:
+    code = [
+        (0x00, "LDG.E R4, desc[UR4][R2.64]"), (0x10, "@P1 UTMALDG.2D [UR8], [UR4], desc[UR6]"),
+        (0x20, "UTMACMDFLUSH"), (0x30, "UTMALDG.2D [UR8], [UR4]"), (0x40, "@P0 BRA 0x30"),
+    ]  # fmt: skip
+    assert statistics(code, "cuda") == {
+        "tensor": {},
+        "loads": {"128": 0, "64": 0, "32": 1, "tile": 2},
+        "loop_loads": {"128": 0, "64": 0, "32": 0, "tile": 1},
+    }
+
+
 def test_text_for_amd() -> None:
     code = instructions_of_gcn("""
 \t.text
