@@ -10,6 +10,7 @@ from ..ir.bricks.convolution import (
     ConvolutionWeightGrad,
 )
 from ..ir.bricks.indexing import Gather, ScatterAdd
+from ..ir.bricks.pooled import PooledInputGrad, PooledWeightGrad, WindowArgMax
 from ..ir.bricks.random import RandomUniform
 from ..ir.bricks.reduce import ArgMax, ArgMin, ReduceMax, ReduceMin, ReduceSum
 from ..ir.bricks.shape import Concat, Pad
@@ -62,6 +63,18 @@ def anchor_of(brick: Brick) -> anchors.Anchor | None:
             return anchors.ConvolutionWeightGrad(
                 brick.stride, brick.padding, brick.dilation, brick.groups
             )
+        case WindowArgMax():
+            return anchors.WindowArgMax(brick.window, brick.window, ((0, 0),) * len(brick.window))
+        case PooledWeightGrad():
+            return anchors.PooledWeightGrad(
+                brick.stride, brick.padding, brick.dilation, brick.groups, brick.window,
+                brick.pooled_size,
+            )  # fmt: skip
+        case PooledInputGrad():
+            return anchors.PooledInputGrad(
+                brick.stride, brick.padding, brick.dilation, brick.groups, brick.window,
+                brick.pooled_size,
+            )  # fmt: skip
         case Fold():
             return anchors.Fold(brick.axis, brick.stride, brick.dilation)
         case Pad():

@@ -74,9 +74,7 @@ def fusion_text(graph: Graph, fusion: Fusion) -> str:
         lines.append(f"kernel {head}: {head.brick.mnemonic}  {head.origin}".rstrip())
         for member in group.members:
             node = graph.node(member)
-            role = "anchor" if member == group.anchor else (
-                "before" if member in group.before else "after"
-            )  # fmt: skip
+            role = group.role(member)
             operands = ", ".join(f"%{o}" for o in node.operands)
             lines.append(f"  {role:7} {node}: {node.type} = {node.brick.mnemonic}({operands})")
     lines.append("")
@@ -140,14 +138,19 @@ def _kernel(number: int, kernel: Kernel, choice: str) -> str:
         lines.append(f"  choice {choice}")
     lines += [f"  operand {access}" for access in kernel.operands]
     if kernel.before is not None:
-        lines += _region("before", kernel.before, None)
-    lines += _region("after", kernel.after, "anchor" if kernel.anchor else None)
+        lines += _region("before", kernel.before)
+    lines += _region("after", kernel.after, *(["anchor"] if kernel.anchor else []))
+    if kernel.pool is not None:
+        pool = kernel.pool
+        window = f"{pool.op} in windows of {list(pool.window)} of result {pool.source}"
+        winner = ["number of the first maximum"] if pool.numbered else []
+        lines += _region("pool", pool.after, window, *winner)
     return "\n".join(lines) + "\n"
 
 
-def _region(title: str, region: Region, first: str | None) -> list[str]:
+def _region(title: str, region: Region, *first: str) -> list[str]:
     lines = [f"  {title} {list(region.shape)}"]
-    sources: Sequence[str] = ([first] if first else []) + [str(a) for a in region.loads]
+    sources = [*first, *map(str, region.loads)]
     lines += [f"    v{k} <- {source}" for k, source in enumerate(sources)]
     lines += [f"    {line}" for line in str(region.program).splitlines()]
     lines += [f"    result {k} -> {access}" for k, access in region.stores]

@@ -3,6 +3,8 @@
 Nodes are visited operands first. An elementwise node joins the kernel of an operand if
 that is legal (same index space, no path out of the kernel and back) and pays (bytes that
 need not be read again). A reduction takes the elementwise kernel before it as its prologue.
+A pool joins the convolution before it, where the target can: what follows it is walked over the
+windows.
 Legality and profit are separate functions; both leave their reason.
 """
 
@@ -13,11 +15,14 @@ from dataclasses import dataclass, field
 
 from ..ir.brick import Leaf, View
 from ..ir.bricks.convert import Cast, StopGradient, is_rounding, is_widening
+from ..ir.bricks.convolution import Convolution
 from ..ir.bricks.elementwise import Elementwise
 from ..ir.bricks.placement import Copy
+from ..ir.bricks.pooled import WindowArgMax
 from ..ir.bricks.reduce import ReduceMax, ReduceMin, ReduceSum
 from ..ir.bricks.shape import Reshape
 from ..ir.bricks.source import Constant, DimSize, Iota, Literal
+from ..ir.bricks.window import WindowMax, WindowSum
 from ..ir.dims import Size, hint
 from ..ir.graph import Graph, Node
 from ..ir.kernel.capabilities import Capabilities
@@ -51,11 +56,24 @@ class Group:
     after: list[int] = field(default_factory=list)
     #: reshapes of members' values that other members look through
     views: set[int] = field(default_factory=set)
+    #: pools of one value of the kernel, and what follows them
+    pools: list[int] = field(default_factory=list)
+    pooled: list[int] = field(default_factory=list)
 
     @property
     def members(self) -> list[int]:
         middle = [] if self.anchor is None else [self.anchor]
-        return [*self.before, *middle, *self.after]
+        return [*self.before, *middle, *self.after, *self.pools, *self.pooled]
+
+    def role(self, member: int) -> str:
+        """What a member is in the kernel: anchor, before, after, pool or pooled."""
+        places = (("before", self.before), ("after", self.after), ("pool", self.pools),
+                  ("pooled", self.pooled))  # fmt: skip
+        return next((name for name, ids in places if member in ids), "anchor")
+
+    def behind_pool(self, id: int) -> bool:
+        """True for a member whose value has one element a window."""
+        return id in self.pools or id in self.pooled
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,14 @@ def is_kernel_node(node: Node, layouts: Layouts) -> bool:
     if isinstance(node.brick, SOURCES):
         return False
     return not layouts.shares(node)
+
+
+def _winograd(convolution: Node, kernel: tuple[Size, ...]) -> str | None:
+    """Why a pool does not pay after a convolution whose places are not made one by one."""
+    brick = convolution.brick
+    if isinstance(brick, Convolution) and kernel[2:] == (3, 3) and brick.stride == (1, 1):
+        return "Winograd's transforms make tiles of places"
+    return None
 
 
 def is_map(node: Node) -> bool:
@@ -250,21 +276,23 @@ class _Fuser:
             node = self.graph.node(node.operands[0])
         return node
 
-    def _space(self, group: Group) -> tuple[Size, ...]:
-        """The index space of a kernel's results."""
+    def _space(self, group: Group, operand: int) -> tuple[Size, ...]:
+        """The index space of a kernel's results: of its windows, if the operand is one's."""
         first = group.anchor if group.anchor is not None else group.after[0]
+        if group.behind_pool(operand):
+            first = group.pools[0]
         return self.graph.node(first).type.shape
 
-    def _walkable(self, node: Node, group: Group) -> bool:
-        """Can what the node reads and writes be walked over the kernel's index space?"""
-        space = self._space(group)
+    def _walkable(self, node: Node, group: Group, operand: int) -> bool:
+        """Can what the node reads and writes be walked over the index space of that operand?"""
+        space = self._space(group, operand)
         if node.type.shape == space:
             return True
         placed = self.layouts.placed
         accesses = [(node, placed[self._home(node.id)])]
-        for operand in self.graph.operands(node):
-            if self._behind_reshapes(operand).id not in group.members:
-                accesses.append((operand, placed[self._home(operand.id)]))
+        for source in self.graph.operands(node):
+            if self._behind_reshapes(source).id not in group.members:
+                accesses.append((source, placed[self._home(source.id)]))
         for value, at in accesses:
             strides = broadcast_strides(value.type.shape, at.strides, node.type.shape)
             type = value.type.with_shape(node.type.shape)
@@ -285,8 +313,12 @@ class _Fuser:
         if is_map(node):
             if self.graph.node(source).type.shape != node.type.shape:
                 return f"index spaces differ: {operand.type} is broadcast to {node.type}"
-            if not self._walkable(node, group):
-                return f"{node.type} cannot be walked over {list(self._space(group))} by strides"
+            if not self._walkable(node, group, operand.id):
+                space = list(self._space(group, operand.id))
+                return f"{node.type} cannot be walked over {space} by strides"
+            inside = [b for o in node.operands if (b := self._behind(node, o)) in group.members]
+            if len({group.behind_pool(b) for b in inside}) > 1:
+                return "one operand comes before the kernel's pool, another one after it"
             if group.anchor is not None:
                 if operand.id in group.before:
                     return "the value comes before the kernel's reduction"
@@ -298,8 +330,12 @@ class _Fuser:
                 return "a kernel has one anchor"
             if "reduce" not in self.caps.prologue:
                 return f"{self.caps.name} takes no prologue before reduce"
-            if self._space(group) != operand.type.shape:
+            if self._space(group, source) != operand.type.shape:
                 return "the kernel looks through a reshape, and its index space is another"
+        elif isinstance(node.brick, WindowMax | WindowSum | WindowArgMax):
+            reason = self._no_pool(node, group, operand)
+            if reason is not None:
+                return reason
         else:
             return f"{node.brick.mnemonic} reads its operands from memory"
         others = [o for o in node.operands if self._behind(node, o) not in group.members]
@@ -307,6 +343,34 @@ class _Fuser:
         for other in others:
             if self._depends(other, group.id):
                 return f"%{other} depends on this kernel and is needed by it"
+        return None
+
+    def _no_pool(self, node: Node, group: Group, operand: Node) -> str | None:
+        """Why a pool cannot be part of the kernel that makes its operand."""
+        brick = node.brick
+        assert isinstance(brick, WindowMax | WindowSum | WindowArgMax)
+        mnemonic = brick.mnemonic
+        if group.anchor is None:
+            return f"{mnemonic} reads its operand from memory"
+        kind = anchor_kind(self.graph.node(group.anchor))
+        if kind not in self.caps.pool:
+            return f"{self.caps.name} takes no pool after {kind}"
+        if group.behind_pool(operand.id):
+            return "a kernel has one pool"
+        if operand.type.shape != self._space(group, operand.id):
+            return "the kernel looks through a reshape, and its index space is another"
+        if not isinstance(brick, WindowArgMax) and (
+            brick.stride != brick.window or any(p != (0, 0) for p in brick.padding)
+        ):
+            return "windows that overlap, are apart or have padding"
+        if brick.window[:2] != (1, 1) or not all(isinstance(n, int) for n in node.type.shape[2:]):
+            return "windows along channels, or of an image of unknown size"
+        for other in map(self.graph.node, group.pools):
+            theirs = other.brick
+            assert isinstance(theirs, WindowMax | WindowSum | WindowArgMax)
+            same = other.operands == node.operands and theirs.window == brick.window
+            if not same or WindowSum in (type(theirs), type(brick)):
+                return "a kernel has one pool"
         return None
 
     def _behind(self, node: Node, operand: int) -> int:
@@ -318,6 +382,10 @@ class _Fuser:
             return "the copy changes the order of axes"
         if isinstance(node.brick, Elementwise):
             return None
+        if isinstance(node.brick, WindowMax | WindowSum | WindowArgMax):
+            assert group.anchor is not None
+            anchor = self.graph.node(group.anchor)
+            return _winograd(anchor, self.graph.node(anchor.operands[1]).type.shape)
         if isinstance(node.brick, ReduceSum | ReduceMax | ReduceMin):
             stored = [u for u, _ in self.graph.users(source) if u.id != node.id]
             if stored and len(group.after) == 1 and not self._computes(source):
@@ -345,7 +413,10 @@ class _Fuser:
             else:
                 group.anchor = node.id
         elif is_map(node):
-            group.after.append(node.id)
+            behind = any(group.behind_pool(self._behind(node, o)) for o in node.operands)
+            (group.pooled if behind else group.after).append(node.id)
+        elif isinstance(node.brick, WindowMax | WindowSum | WindowArgMax):
+            group.pools.append(node.id)
         else:
             group.before, group.after = group.after, []
             group.anchor = node.id

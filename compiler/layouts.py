@@ -24,6 +24,7 @@ from ..ir.bricks.convert import Cast, is_rounding, is_widening
 from ..ir.bricks.convolution import Convolution, ConvolutionInputGrad, ConvolutionWeightGrad
 from ..ir.bricks.elementwise import Elementwise
 from ..ir.bricks.placement import Copy, Prefer
+from ..ir.bricks.pooled import PooledInputGrad, PooledWeightGrad, WindowArgMax
 from ..ir.bricks.reduce import ArgMax, ArgMin, ReduceMax, ReduceMin, ReduceSum
 from ..ir.bricks.shape import (
     BroadcastTo,
@@ -60,7 +61,7 @@ _CHANNEL_WEIGHTS = 2**17
 _LARGE_MATRIX = 2**18
 _LINE = 64
 
-_WINDOWS = (WindowSum, WindowSumGrad, WindowMax, WindowMaxScatter, WindowMaxGather)
+_WINDOWS = (WindowSum, WindowSumGrad, WindowMax, WindowMaxScatter, WindowMaxGather, WindowArgMax)
 _REDUCTIONS = (ReduceSum, ReduceMax, ReduceMin, ArgMax, ArgMin)
 
 
@@ -279,7 +280,10 @@ class _Chooser:
                         self._wish_of_contract(node, brick)
                 case Convolution() | ConvolutionInputGrad():
                     self._wish(node.operands[0], self._image(node.type.rank))
-                case ConvolutionWeightGrad():
+                case PooledInputGrad():
+                    for operand in node.operands[:2]:
+                        self._wish(operand, self._image(node.type.rank))
+                case ConvolutionWeightGrad() | PooledWeightGrad():
                     for operand in node.operands:
                         self._wish(operand, self._image(node.type.rank))
                 case _ if want is None:
@@ -386,7 +390,7 @@ class _Chooser:
             return want or self._reduced_order(node)
         if self._channels_in_lanes(node):
             return _channels_last(node.type.rank)
-        if isinstance(brick, Convolution | ConvolutionInputGrad):
+        if isinstance(brick, Convolution | ConvolutionInputGrad | PooledInputGrad):
             return self._image(node.type.rank)
         if want is not None:
             return want

@@ -9,11 +9,14 @@ from ..ir.kernel.capabilities import Capabilities
 from .differentiate import with_gradients
 from .loss_scaling import SCALED, scale_loss
 from .optimize.canonicalise import canonicalise
+from .optimize.cse import merge_equal
+from .optimize.dead import drop_dead
 from .optimize.expand import expand
 from .optimize.join_optimizer import join_gradients
 from .optimize.legalise_convolution import legalise_convolution
 from .optimize.mixed_precision import keep_halves
 from .optimize.own_updates import own_updates
+from .optimize.pooled_gradients import pooled_gradients
 from .optimize.simplify import simplify
 from .optimize.specialise import specialise
 from .optimize.whole_window import whole_window
@@ -136,6 +139,17 @@ def target_pipeline(capabilities: Capabilities) -> Pipeline:
             ),
             Pass("simplify again", simplify, "reshapes of reshapes become one"),
         )
+    if capabilities.pooled_gradients:
+        pooled = Pass(
+            "pooled gradients",
+            pooled_gradients,
+            "after simplify has moved slopes to the pooled side: only then does the gradient of a "
+            "max pool reach the convolution as it is",
+        )
+        merged = Pass("merge equal", merge_equal, "both gradients of a convolution ask for the "
+                      "same numbers")  # fmt: skip
+        dropped = Pass("drop dead", drop_dead, "nobody reads the whole gradient any more")
+        passes = (*passes, pooled, merged, dropped)
     owned = Pass(
         "own updates",
         own_updates,

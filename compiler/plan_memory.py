@@ -153,6 +153,7 @@ def rename_accesses(
             operands=tuple(fix(a) for a in k.operands),
             before=region(k.before) if k.before else None,
             after=region(k.after),
+            pool=replace(k.pool, after=region(k.pool.after)) if k.pool else None,
         )
         for k in program.kernels
     )

@@ -50,11 +50,14 @@ CAPABILITIES = Capabilities(
     epilogue=frozenset(
         {"contract", "reduce", "fold", "windowsum", "windowmax", "windowsumgrad",
          "windowmaxscatter", "windowmaxgather", "pad", "concat", "gather", "scatteradd",
-         "convolution", "convolutioninputgrad", "convolutionweightgrad", "argreduce"}
+         "convolution", "convolutioninputgrad", "convolutionweightgrad", "argreduce",
+         "windowargmax", "pooledinputgrad", "pooledweightgrad"}
     ),
     prologue=frozenset({"reduce"}),
     convolution="direct",
     layout="batch innermost",
+    pooled_gradients=True,
+    pool=frozenset({"convolution"}),
     single=True,
     bundle_bytes=256 * 1024,
     apart_bytes=1024,

@@ -158,15 +158,15 @@ class Emitter:
         at: Sequence[Size],
         axis: int | None,
         part: Size | None = None,
-        value: str | None = None,
+        *values: str,
     ) -> tuple[Block, list[str]]:
         """The region's loads, instructions and stores at a position; and its results' names.
 
-        ``axis`` is the axis of the lanes, None if all lanes hold the same element. ``value`` is
-        the anchor's, input 0 of the program.
+        ``axis`` is the axis of the lanes, None if all lanes hold the same element. ``values``
+        are the first inputs of the program: the anchor's.
         """
         body: Block = []
-        names: list[str] = [] if value is None else [value]
+        names: list[str] = [*values]
         for access in region.loads:
             name, load = self.load(access, at, axis, part)
             names.append(name)

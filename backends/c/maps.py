@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ...ir.dims import Size, hint, product
 from ...ir.kernel.kernel import Region
-from ...ir.kernel.loops import For, IndexOp, Let, Parallel, Transpose
+from ...ir.kernel.loops import Bound, For, IndexOp, Let, Parallel, Transpose, When
 from ...ir.kernel.memory import Access
 from ...ir.kernel.spaces import Groups, coalesce, order_of, sizes_of
 from .emitter import BYTE, Block, Emitter, index_of, leader, round_up
 
 __all__ = ["map_region", "positions"]
+
+#: strips of squares of a transposition that are too few to be shared out
+FEW_STRIPS = 8
 
 
 def positions(groups: Groups, at: Sequence[Size], rank: int) -> list[Size]:
@@ -96,29 +99,64 @@ def _transpose(em: Emitter, region: Region, groups: Groups, cost: int) -> None:
     def edge(at: dict[int, Size], i: Size, j: Size, part: Size | None) -> Block:
         return em.region(region, at_axes({**at, a: i, b: j}), groups[b][-1], part)[0]
 
-    def strip(at: dict[int, Size], start: Size) -> Block:
-        """All of the target's axis for the source's lanes [start, start + width)."""
+    fixed = sizes[b]
+    tail = isinstance(fixed, int) and fixed >= width
+
+    def strip(at: dict[int, Size], start: Size, *, full: bool) -> Block:
+        """All of the target's axis for the source's lanes [start, start + width).
+
+        Where squares do not fill an axis of known size, the last one reaches back over elements
+        that another has copied. ``full`` says that all lanes of the source exist.
+        """
         stop = em.var("stop")
         whole, end = em.var("whole"), em.var("whole")
         i, j = em.var("i"), em.var("j")
-        return [
-            Let(stop.name, IndexOp("min", sizes[a], start + width)),
-            Let(whole.name, IndexOp("sub", sizes[b], IndexOp("mod", sizes[b], width))),
+        if full and tail:
+            assert isinstance(fixed, int)
+            out: Block = [
+                For(j.name, 0, fixed // width * width, tuple(square(at, start, j)), width)
+            ]
+            return out + (square(at, start, fixed - width) if fixed % width else [])
+        covered: Bound = IndexOp("sub", sizes[b], IndexOp("mod", sizes[b], width))
+        complete = IndexOp("div", IndexOp("sub", stop, start), width)
+        out = [
+            Let(stop.name, start + width if full else IndexOp("min", sizes[a], start + width)),
+            Let(whole.name, covered),
             # squares only where all lanes of the source exist
-            Let(end.name, IndexOp("mul", whole,
-                                  IndexOp("div", IndexOp("sub", stop, start), width))),
+            Let(end.name, IndexOp("mul", whole, complete)),
             For(j.name, 0, end, tuple(square(at, start, j)), width),
-            For(i.name, start, stop, (
-                *em.vectors(end, sizes[b], lambda n, part: edge(at, i, n, part)),
-            )),
-        ]  # fmt: skip
+        ]
+        left: Bound = end
+        if tail:
+            assert isinstance(fixed, int)
+            left = IndexOp("mul", fixed, complete)
+            if fixed % width:
+                out.append(When(0, end, tuple(square(at, start, fixed - width))))
+        rest = em.vectors(left, sizes[b], lambda n, part: edge(at, i, n, part))
+        return [*out, For(i.name, start, stop, tuple(rest))]
 
-    def nest(at: dict[int, Size], left: Sequence[int], start: Size) -> Block:
+    def nest(
+        at: dict[int, Size], left: Sequence[int], inner: Callable[[dict[int, Size]], Block]
+    ) -> Block:
         if not left:
-            return strip(at, start)
+            return inner(at)
         i = em.var("i")
-        return [For(i.name, 0, sizes[left[0]], tuple(nest({**at, left[0]: i}, left[1:], start)))]
+        return [For(i.name, 0, sizes[left[0]], tuple(nest({**at, left[0]: i}, left[1:], inner)))]
 
+    along = sizes[a]
     chunk = em.var("c")
-    body = nest({}, rest, chunk * width)
+    few = isinstance(along, int) and width <= along < FEW_STRIPS * width
+    if few and rest and hint(sizes[rest[0]]) >= FEW_STRIPS:
+        # few strips are too few for the threads
+        def strips(at: dict[int, Size]) -> Block:
+            assert isinstance(along, int)
+            i = em.var("i")
+            inner = strip(at, i, full=True)
+            out: Block = [For(i.name, 0, along // width * width, tuple(inner), width)]
+            return out + (strip(at, along - width, full=True) if along % width else [])
+
+        body = nest({rest[0]: chunk}, rest[1:], strips)
+        em.phase(Parallel(chunk.name, sizes[rest[0]], tuple(body)), cost=cost)
+        return
+    body = nest({}, rest, lambda at: strip(at, chunk * width, full=False))
     em.phase(Parallel(chunk.name, round_up(sizes[a], width), tuple(body)), cost=cost)

@@ -129,6 +129,8 @@ class Body:
             case LetLoad():
                 kind = TYPES[s.dtype]
                 say(f"{indent}long {s.name} = {self.buffer(s.buffer)}[{print_size(s.index)}];")
+                if s.limit is None:
+                    return
                 say(f"{indent}if ({s.name} < 0 || {s.name} >= {print_size(s.limit)})")
                 say(f"{indent}    atomic_store(&r->error, 1), {s.name} = 0; /* {kind} */")
             case Load():

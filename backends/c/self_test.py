@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +25,7 @@ from ...ir.dims import evaluate
 from ...ir.dtypes import DType
 from ...ir.kernel import anchors
 from ...ir.kernel.evaluate import cost_of, elements_of, stored
-from ...ir.kernel.kernel import Kernel, Region
+from ...ir.kernel.kernel import Kernel
 from ...ir.kernel.loops import LoopKernel
 from ...ir.kernel.memory import Access, Buffer, Space
 from .functions import Base, Function
@@ -265,7 +266,7 @@ class _Bench:
 
     def fill(self, kernels: Sequence[Kernel], views: Mapping[str, Array], seed: int) -> None:
         """Random operands that the kernels' operations are defined for."""
-        ops = {i.op for k in kernels for r in _regions(k) for i in r.program.instrs}
+        ops = {i.op for k in kernels for r in k.regions() for i in r.program.instrs}
         pools = _pools(seed, _kind(ops))
         indices = {n: limit for k in kernels for n, limit in _index_limits(k, self.dims).items()}
         for number, (name, view) in enumerate(views.items()):
@@ -318,14 +319,18 @@ class _Bench:
         if kernel.before is not None and kernel.before.stores:
             # what the prologue stores is a map of its own
             parts.append((Kernel(kernel.name, None, (), None, kernel.before), 1))
+        if kernel.pool is not None and kernel.after.stores:
+            whole = replace(kernel, pool=None)
+            parts.append((whole, cost_of(whole, self.dims)))
         for part, cost in parts:
-            shape = [evaluate(n, self.dims) for n in part.after.shape]
+            region = part.regions()[-1]
+            shape = [evaluate(n, self.dims) for n in region.shape]
             count = min(max(budget // max(cost, 1), 4), _COMPARED)
             at = _positions(rng, shape, count)
             if at is None:
                 continue
             values = stored(part, views, self.dims, at)
-            for (_, access), value in zip(part.after.stores, values, strict=True):
+            for (_, access), value in zip(region.stores, values, strict=True):
                 index = elements_of(access, self.dims, at)
                 yield access, np.broadcast_to(index, value.shape), value
 
@@ -370,10 +375,6 @@ class _Bench:
             behind = min([pool.size, stop + _AROUND, *(a for _, a, _ in others if a >= stop)])
             yield pool[before:start]
             yield pool[stop:behind]
-
-
-def _regions(kernel: Kernel) -> list[Region]:
-    return [kernel.after] if kernel.before is None else [kernel.before, kernel.after]
 
 
 def _positions(rng: np.random.Generator, shape: Sequence[int], count: int) -> list[Array] | None:
@@ -429,6 +430,10 @@ def _index_limits(kernel: Kernel, dims: Mapping[str, int]) -> dict[str, int]:
         case anchors.Gather(axis=axis):
             x, indices = kernel.operands
             return {indices.buffer: evaluate(x.shape[axis], dims)}
+        case anchors.PooledWeightGrad(window=window):
+            return {kernel.operands[1].buffer: math.prod(window)}
+        case anchors.PooledInputGrad(window=window):
+            return {kernel.operands[0].buffer: math.prod(window)}
         case anchors.ScatterAdd(size=size):
             return {kernel.operands[0].buffer: evaluate(size, dims)}
     return {}

@@ -8,7 +8,7 @@ C compiler's time for one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 from ...ir.dims import Dim, dims_of
@@ -34,7 +34,9 @@ def formal_kernel(kernel: Kernel) -> tuple[Kernel, tuple[tuple[str, str], ...]]:
     operands = tuple(fix(a) for a in kernel.operands)
     before = None if kernel.before is None else fix_region(kernel.before)
     after = fix_region(kernel.after)
-    formal = Kernel(kernel.kind, kernel.anchor, operands, before, after)
+    pool = kernel.pool
+    pool = None if pool is None else replace(pool, after=fix_region(pool.after))
+    formal = Kernel(kernel.kind, kernel.anchor, operands, before, after, pool=pool)
     return formal, tuple((b, a) for a, b in names.items())
 
 
@@ -43,7 +45,7 @@ def kernel_dims(kernel: Kernel) -> dict[str, Dim]:
     sizes = []
     for access in (*kernel.reads(), *kernel.writes()):
         sizes += [access.offset, *access.shape, *access.strides]
-    for region in _regions(kernel):
+    for region in kernel.regions():
         sizes += region.shape
         sizes += [i.size for i in region.program.instrs if i.size is not None]
     if isinstance(kernel.anchor, ScatterAdd):
@@ -51,15 +53,9 @@ def kernel_dims(kernel: Kernel) -> dict[str, Dim]:
     return dict(sorted(dims_of(*sizes).items()))
 
 
-def _regions(kernel: Kernel) -> Iterator[Region]:
-    if kernel.before is not None:
-        yield kernel.before
-    yield kernel.after
-
-
 def _key(kernel: Kernel) -> tuple[object, ...]:
     """What makes two kernels the same. Equality sees neither ranges of dims nor a zero's sign."""
-    literals = [i.literal for r in _regions(kernel) for i in r.program.instrs]
+    literals = [i.literal for r in kernel.regions() for i in r.program.instrs]
     if isinstance(kernel.anchor, Pad):
         literals.append(kernel.anchor.value)
     signs = tuple(math.copysign(1, x) for x in literals if isinstance(x, float))

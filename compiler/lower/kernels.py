@@ -12,12 +12,14 @@ from ...ir.brick import Input, Leaf, Parameter, State, View
 from ...ir.bricks.convert import Cast, StopGradient
 from ...ir.bricks.elementwise import Elementwise
 from ...ir.bricks.placement import Copy
+from ...ir.bricks.pooled import WindowArgMax
 from ...ir.bricks.shape import Reshape
 from ...ir.bricks.source import Constant, DimSize, Iota, Literal
+from ...ir.bricks.window import WindowMax, WindowSum
 from ...ir.dims import Size, hint, maximum
 from ...ir.dtypes import DType
 from ...ir.graph import Graph, Node
-from ...ir.kernel.kernel import Kernel, KernelProgram, Region
+from ...ir.kernel.kernel import Kernel, KernelProgram, Pool, Region
 from ...ir.kernel.memory import Access, Buffer, Space
 from ...ir.kernel.scalar import Literal as ScalarLiteral
 from ...ir.kernel.scalar import ScalarBuilder
@@ -187,7 +189,7 @@ class _Lowering:
             return self._materialise(head, name, notes)
         before = None
         if group.anchor is None:
-            region = self._region(group, group.after, None)
+            region = self._region(group, group.after)
             return Kernel(name, None, (), None, region, notes, nodes)
         anchor_node = self.graph.node(group.anchor)
         anchor = anchor_of(anchor_node.brick)
@@ -196,22 +198,52 @@ class _Lowering:
             raise InternalError(f"{anchor_node} ({anchor_node.brick.mnemonic}) is no anchor")
         operands: tuple[Access, ...] = ()
         if group.before:
-            before = self._region(group, group.before, None, first=anchor_node.operands[0])
+            before = self._region(group, group.before, first=anchor_node.operands[0])
         else:
             operands = tuple(self._access(o) for o in self.graph.operands(anchor_node))
-        region = self._region(group, group.after, anchor_node)
-        return without_tiles(Kernel(name, anchor, operands, before, region, notes, nodes))
+        given = [anchor_node]
+        if not group.pools:
+            region = self._region(group, group.after, given)
+            return without_tiles(Kernel(name, anchor, operands, before, region, notes, nodes))
+        source = self.graph.node(group.pools[0]).operands[0]
+        region = self._region(group, group.after, given, first=source)
+        return Kernel(name, anchor, operands, before, region, notes, nodes, self._pool(group))
+
+    def _pool(self, group: Group) -> Pool:
+        """The pool of a kernel, whose operand is result 0 of the region after the anchor."""
+        nodes = [self.graph.node(p) for p in group.pools]
+        tops = [n for n in nodes if not isinstance(n.brick, WindowArgMax)]
+        numbers = [n for n in nodes if isinstance(n.brick, WindowArgMax)]
+        brick = nodes[0].brick
+        assert isinstance(brick, WindowSum | WindowMax | WindowArgMax)
+        op = "sum" if isinstance(brick, WindowSum) else "max"
+        # the maximum is there even if only its number is wanted
+        value = self.graph.node(nodes[0].operands[0]).type.dtype
+        given: list[Node | DType] = [tops[0] if tops else value, *numbers[:1]]
+        region = self._region(group, group.pooled, given)
+        return Pool(op, brick.window, 0, bool(numbers), region)
 
     def _region(
-        self, group: Group, members: Sequence[int], anchor: Node | None, first: int | None = None
+        self,
+        group: Group,
+        members: Sequence[int],
+        given: Sequence[Node | DType] = (),
+        first: int | None = None,
     ) -> Region:
-        """The scalar program of some members. ``first`` is a value that is result 0."""
+        """The scalar program of some members. ``first`` is a value that is result 0.
+
+        ``given`` are values that are there from the start; of one that nobody needs, the dtype.
+        """
         graph = self.graph
-        shape = anchor.type.shape if anchor else graph.node(members[0]).type.shape
+        there = [n for n in given if isinstance(n, Node)]
+        shape = (there[0] if there else graph.node(members[0])).type.shape
         space = _Space(shape, ScalarBuilder(), {}, {})
         inside = set(members)
-        if anchor is not None:
-            space.values[anchor.id] = space.builder.input(anchor.type.dtype)
+        for value in given:
+            if isinstance(value, Node):
+                space.values[value.id] = space.builder.input(value.type.dtype)
+            else:
+                space.builder.input(value)
         inside |= group.views
         for member in members:
             node = graph.node(member)
@@ -223,7 +255,7 @@ class _Lowering:
             self._compute(space, graph.node(member))
         results: list[int] = [] if first is None else [space.values[first]]
         stores: list[tuple[int, Access]] = []
-        computed = ([] if anchor is None else [anchor.id]) + list(members)
+        computed = [n.id for n in there] + list(members)
         for id in computed:
             if self._is_stored(id, group):
                 stores.append((len(results), self._over(self._access(graph.node(id)), shape)))

@@ -59,6 +59,7 @@ from .loss import Accuracy, SoftmaxLoss, SquareLoss
 from .mode import ByMode
 from .normalization import BatchNorm, LogSoftmax, LRNAcross, LRNWithin, Normalize, Softmax
 from .placement import Copy, Prefer
+from .pooled import PooledInputGrad, PooledWeightGrad, WindowArgMax
 from .random import Dropout, RandomUniform
 from .reduce import ArgMax, ArgMin, ReduceMax, ReduceMin, ReduceSum
 from .shape import (
@@ -99,6 +100,6 @@ CATALOGUE: dict[str, type[Brick]] = {
         WindowSumGrad, WindowMax, WindowMaxScatter, WindowMaxGather,
         # composites
         Softmax, LogSoftmax, LRNAcross, LRNWithin, Normalize, BatchNorm, SoftmaxLoss, SquareLoss,
-        Accuracy, RandomUniform, Dropout, ByMode,
+        Accuracy, RandomUniform, Dropout, ByMode, WindowArgMax, PooledWeightGrad, PooledInputGrad,
     )
 }  # fmt: skip

@@ -6,6 +6,7 @@ where a central difference means nothing; kinks have exact tests of their own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ from .loss import Accuracy, SoftmaxLoss, SquareLoss
 from .mode import ByMode
 from .normalization import BatchNorm, LogSoftmax, LRNAcross, LRNWithin, Softmax
 from .placement import Copy, Prefer
+from .pooled import PooledInputGrad, PooledWeightGrad, WindowArgMax
 from .random import Dropout, RandomUniform
 from .reduce import ArgMax, ArgMin, ReduceMax, ReduceMin, ReduceSum
 from .shape import (
@@ -112,7 +114,7 @@ def samples() -> list[Sample]:
     """At least one sample of every brick."""
     return [
         *_elementwise(), *_sources(), *_reductions(), *_shapes(), *_products(), *_windows(),
-        *_composites(),
+        *_pooled(), *_composites(),
     ]  # fmt: skip
 
 
@@ -252,6 +254,31 @@ def _windows() -> list[Sample]:
                    f"window_max_scatter {label}", derive=derive),
             Sample(WindowMaxGather(*geometry), (distinct(*x), normal(*y), normal(*x)),
                    f"window_max_gather {label}", derive=derive),
+        ]  # fmt: skip
+    return found
+
+
+def _pooled() -> list[Sample]:
+    found = []
+    geometries: list[tuple[str, Ints, Ints, Ints, tuple[tuple[int, int], ...], Ints]] = [
+        # x, w, stride, padding, window
+        ("tiles", (3, 2, 7, 9), (4, 2, 4, 2), (1, 1), ((0, 0), (0, 0)), (2, 2)),
+        ("rests", (2, 3, 8, 8), (3, 3, 3, 3), (2, 1), ((1, 1), (0, 1)), (2, 3)),
+        ("rows", (2, 1, 6, 5), (5, 1, 1, 5), (1, 1), ((0, 0), (2, 2)), (3, 1)),
+    ]
+    for label, x, w, stride, padding, window in geometries:
+        geometry = (stride, padding, (1, 1), 1)
+        image = TensorType(DType.F64, x), TensorType(DType.F64, w)
+        y = Convolution(*geometry).infer_type(image).concrete({})
+        size = y[2:]
+        pooled = (*y[:2], *(n // k for n, k in zip(size, window, strict=True)))
+        index = integers(math.prod(window), *pooled)
+        found += [
+            Sample(WindowArgMax((1, 1, *window)), (distinct(*y),), f"window_arg_max {label}"),
+            Sample(PooledWeightGrad(*geometry, window, size, w[2:]),
+                   (normal(*x), index, normal(*pooled)), f"pooled_weight_grad {label}"),
+            Sample(PooledInputGrad(*geometry, window, size, x[2:]),
+                   (index, normal(*pooled), normal(*w)), f"pooled_input_grad {label}"),
         ]  # fmt: skip
     return found
 

@@ -12,9 +12,9 @@ from ..dims import Size
 from ..dtypes import DType
 
 __all__ = ["Anchor", "ArgReduce", "Concat", "Contract", "Convolution", "ConvolutionInputGrad",
-           "ConvolutionWeightGrad", "Fold", "Gather", "Iota", "Pad", "RandomUniform", "Reduce",
-           "ScatterAdd", "WindowMax", "WindowMaxGather", "WindowMaxScatter", "WindowSum",
-           "WindowSumGrad"]  # fmt: skip
+           "ConvolutionWeightGrad", "Fold", "Gather", "Iota", "Pad", "PooledInputGrad",
+           "PooledWeightGrad", "RandomUniform", "Reduce", "ScatterAdd", "WindowArgMax", "WindowMax",
+           "WindowMaxGather", "WindowMaxScatter", "WindowSum", "WindowSumGrad"]  # fmt: skip
 
 Pairs = tuple[tuple[int, int], ...]
 
@@ -79,6 +79,11 @@ class WindowMax(_Window):
 
 
 @dataclass(frozen=True)
+class WindowArgMax(_Window):
+    """The number, row-major in its window, of the first maximum; windows lie side by side."""
+
+
+@dataclass(frozen=True)
 class WindowMaxScatter(_Window):
     """Operands x, y and v: v goes to the first maximum (y) of its window of x."""
 
@@ -109,6 +114,24 @@ class ConvolutionInputGrad(_Convolution):
 @dataclass(frozen=True)
 class ConvolutionWeightGrad(_Convolution):
     """x and dy -> dw."""
+
+
+@dataclass(frozen=True)
+class _Pooled(_Convolution):
+    """The convolution's result, of spatial ``size``, is max-pooled in ``window``s side by side."""
+
+    window: tuple[int, ...]
+    size: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PooledWeightGrad(_Pooled):
+    """x, numbers of winners and gradients of maxima -> dw."""
+
+
+@dataclass(frozen=True)
+class PooledInputGrad(_Pooled):
+    """Numbers of winners, gradients of maxima and w -> dx."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,10 @@ class Capabilities:
     prologue: frozenset[str] = field(default_factory=frozenset)
     convolution: str = "direct"
     layout: str = "batch innermost"
+    #: gradients through max pools into convolutions are sums over windows
+    pooled_gradients: bool = False
+    #: anchor kinds whose results can be pooled in the same kernel, windows side by side
+    pool: frozenset[str] = field(default_factory=frozenset)
     #: compile ``infer`` once more for a batch of one, which has other lanes
     single: bool = False
     #: most bytes of all parameters in one horizontally fused update; 0 turns it off

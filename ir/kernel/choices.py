@@ -167,6 +167,6 @@ def kernel_key(kernel: Kernel) -> str:
             return f"{type(value).__name__}({', '.join(parts)})"
         return repr(value)
 
-    body = text([kernel.anchor, kernel.operands, kernel.before, kernel.after])
+    body = text([kernel.anchor, kernel.operands, kernel.before, kernel.after, kernel.pool])
     ranges = [f"{d.name}={d.lo}:{d.hi}:{d.typical}" for _, d in sorted(dims.items())]
     return hashlib.sha256(" ".join([body, *ranges]).encode()).hexdigest()[:32]

@@ -9,8 +9,11 @@ from .anchors import (
     ConvolutionInputGrad,
     ConvolutionWeightGrad,
     Fold,
+    PooledInputGrad,
+    PooledWeightGrad,
     RandomUniform,
     Reduce,
+    WindowArgMax,
     WindowMax,
     WindowMaxGather,
     WindowMaxScatter,
@@ -24,9 +27,9 @@ __all__ = ["flops"]
 
 def flops(kernel: Kernel) -> int:
     """Arithmetic operations: a multiply-add counts two, any other instruction one."""
-    total = _region(kernel.after)
-    if kernel.before:
-        total += _region(kernel.before)
+    total = sum(_region(r) for r in kernel.regions())
+    if kernel.pool:
+        total += hint(product(kernel.pool.after.shape)) * hint(product(kernel.pool.window))
     result = hint(product(kernel.after.shape))
     anchor = kernel.anchor
     match anchor:
@@ -43,10 +46,17 @@ def flops(kernel: Kernel) -> int:
         case ConvolutionWeightGrad():
             points = hint(product(kernel.operands[1].shape))
             total += 2 * points * hint(product(kernel.after.shape[1:]))
+        case PooledInputGrad():
+            # one place a window: that of its winner
+            points = hint(product(kernel.operands[0].shape))
+            total += 2 * points * hint(product(kernel.operands[2].shape[1:]))
+        case PooledWeightGrad():
+            points = hint(product(kernel.operands[1].shape))
+            total += 2 * points * hint(product(kernel.after.shape[1:]))
         case Reduce():
             source = kernel.before.shape if kernel.before else kernel.operands[0].shape
             total += hint(product(source))
-        case WindowSum() | WindowMax() | WindowMaxGather():
+        case WindowSum() | WindowMax() | WindowMaxGather() | WindowArgMax():
             total += result * hint(product(anchor.window))
         case WindowSumGrad() | WindowMaxScatter():
             total += hint(product(kernel.operands[-1].shape)) * hint(product(anchor.window))

@@ -4,6 +4,8 @@ Nothing is computed but the elements that are asked for, so that a few hundred o
 cost little. Every anchor is its definition, written over the taps that reach one element of its
 value; floats are computed in double precision. Slow, obvious, and of no use to a backend.
 
+Over 500 lines: one method for each anchor, which say the same thing in the same words.
+
 Positions are lists of integer arrays, one an axis, which broadcast against each other.
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ from ...errors import InternalError
 from ..dims import Size, evaluate
 from ..dtypes import DType
 from . import anchors
-from .kernel import Kernel, Region
+from .kernel import Kernel, Pool, Region
 from .memory import Access
 from .scalar import Instr
 
@@ -61,7 +64,8 @@ def stored(kernel: Kernel, memory: Memory, dims: Mapping[str, int], at: At) -> l
     They come from the memory as it is before the kernel runs, floats unrounded in f64.
     """
     with np.errstate(all="ignore"):
-        return _Evaluator(kernel, memory, dims).after(at)
+        evaluator = _Evaluator(kernel, memory, dims)
+        return evaluator.after(at) if kernel.pool is None else evaluator.pooled(kernel.pool, at)
 
 
 def elements_of(access: Access, dims: Mapping[str, int], at: At) -> Array:
@@ -78,6 +82,8 @@ def cost_of(kernel: Kernel, dims: Mapping[str, int]) -> int:
     def total(sizes: Sequence[Size]) -> int:
         return math.prod(evaluate(n, dims) for n in sizes)
 
+    if kernel.pool is not None:
+        return math.prod(kernel.pool.window) * cost_of(replace(kernel, pool=None), dims)
     match kernel.anchor:
         case anchors.Contract(a, b, result):
             sizes = dict(zip(a + b, [n for o in kernel.operands for n in o.shape], strict=False))
@@ -91,8 +97,13 @@ def cost_of(kernel: Kernel, dims: Mapping[str, int]) -> int:
             return math.prod(window) ** 2
         case anchors.WindowSum() | anchors.WindowSumGrad() | anchors.WindowMax() as anchor:
             return math.prod(anchor.window)
-        case anchors.WindowMaxGather(window=window):
+        case anchors.WindowMaxGather(window=window) | anchors.WindowArgMax(window=window):
             return math.prod(window)
+        case anchors.PooledInputGrad(groups=groups):
+            w = kernel.operands[2].shape
+            return total([w[0], *w[2:]]) // groups
+        case anchors.PooledWeightGrad(size=size):
+            return total([kernel.operands[1].shape[0], *size])
         case anchors.Convolution():
             return total(kernel.operands[1].shape[1:])
         case anchors.ConvolutionInputGrad(groups=groups):
@@ -137,6 +148,19 @@ class _Evaluator:
         values = [] if self.kernel.anchor is None else [self.value(at)]
         shape = np.broadcast_shapes((1,), *(a.shape for a in at))
         return [np.broadcast_to(r, shape) for r in self.region(region, at, values)]
+
+    def pooled(self, pool: Pool, at: At) -> list[Array]:
+        """What the region after the pool stores, at places of the pooled index space."""
+        found = []
+        for tap in np.ndindex(*pool.window):
+            place = [p * k + t for p, k, t in zip(at, pool.window, tap, strict=True)]
+            region = self.kernel.after
+            found.append(self.results(region, place, [self.value(place)])[pool.source])
+        parts = np.stack([np.asarray(f).reshape(-1) for f in found])
+        values = [parts.sum(0) if pool.op == "sum" else parts.max(0)]
+        if pool.numbered:
+            values.append(parts.argmax(0))  # takes the first NaN where there is one
+        return self.region(pool.after, at, values)
 
     def region(self, region: Region, at: At, values: list[Array]) -> list[Array]:
         """The values that a region stores, in the order of its stores."""
@@ -201,6 +225,12 @@ class _Evaluator:
                 return self.window_max_scatter(anchor, at)
             case anchors.WindowMaxGather():
                 return self.window_max_gather(anchor, at)
+            case anchors.WindowArgMax():
+                return self.window_arg_max(anchor, at)
+            case anchors.PooledInputGrad():
+                return self.pooled_input_grad(anchor, at)
+            case anchors.PooledWeightGrad():
+                return self.pooled_weight_grad(anchor, at)
             case anchors.Convolution():
                 return self.convolution(anchor, at)
             case anchors.ConvolutionInputGrad():
@@ -324,6 +354,23 @@ class _Evaluator:
         place, inside = self._taken(anchor, x, at, taps)
         return np.asarray(np.where(some & inside, self.read(v, place, inside), 0)[:, 0])
 
+    def window_arg_max(self, anchor: anchors.WindowArgMax, at: At) -> Array:
+        (x,) = self.kernel.operands
+        place, inside = self._taken(anchor, x, at, _grid(*anchor.window))
+        # NumPy's argmax takes the first NaN where there is one
+        return np.asarray(self.read(x, place, inside).argmax(-1))
+
+    def _unpooled(self, anchor: Any, index: Access, v: Access, at: At, there: Array) -> Array:
+        """The gradient of the image at places: that of its window, at the winner's place."""
+        number: Any = 0
+        window = list(at[:2])
+        for p, k, size in zip(at[2:], anchor.window, self.sizes(v.shape)[2:], strict=True):
+            window.append(p // k)
+            number = number * k + p % k
+            there = there & (p // k < size)
+        wins = there & (self.read(index, window, there) == number)
+        return np.asarray(np.where(wins, self.read(v, window, there), 0))
+
     def convolution(self, anchor: anchors.Convolution, at: At) -> Array:
         x, w = self.kernel.operands
         sizes = self.sizes(w.shape)
@@ -348,31 +395,75 @@ class _Evaluator:
 
     def convolution_input_grad(self, anchor: anchors.ConvolutionInputGrad, at: At) -> Array:
         dy, w = self.kernel.operands
+
+        def gradient(place: At, there: Array) -> Array:
+            return self.read(dy, place, there)
+
+        return self._input_grad(anchor, at, w, self.sizes(dy.shape)[2:], gradient)
+
+    def pooled_input_grad(self, anchor: anchors.PooledInputGrad, at: At) -> Array:
+        index, v, w = self.kernel.operands
+
+        def gradient(place: At, there: Array) -> Array:
+            return self._unpooled(anchor, index, v, place, there)
+
+        return self._input_grad(anchor, at, w, anchor.size, gradient)
+
+    def _input_grad(
+        self,
+        anchor: Any,
+        at: At,
+        w: Access,
+        count: Sequence[int],
+        gradient: Callable[[At, Array], Array],
+    ) -> Array:
         outputs, channels, *extent = self.sizes(w.shape)
         group, channel = at[1] // channels, at[1] % channels
         o, *kernel = _grid(outputs // anchor.groups, *extent)
         o = group * (outputs // anchor.groups) + o
         place = []
         there: Any = True
-        for a, size in enumerate(self.sizes(dy.shape)[2:]):
+        for a, size in enumerate(count):
             reach = at[2 + a] + anchor.padding[a][0] - kernel[a] * anchor.dilation[a]
             number = reach // anchor.stride[a]
             there = there & (reach % anchor.stride[a] == 0) & (number >= 0) & (number < size)
             place.append(number)
-        gradient = self.read(dy, [at[0], o, *place], np.asarray(there))
+        values = gradient([at[0], o, *place], np.asarray(there))
         weight = self.read(w, [o, channel, *kernel])
-        return np.asarray(np.where(there, gradient * weight, 0).sum(-1))
+        return np.asarray(np.where(there, values * weight, 0).sum(-1))
 
     def convolution_weight_grad(self, anchor: anchors.ConvolutionWeightGrad, at: At) -> Array:
         x, dy = self.kernel.operands
         batch, outputs, *count = self.sizes(dy.shape)
+        return self._weight_grad(
+            anchor, at, x, (batch, outputs, *count), lambda place: self.read(dy, place)
+        )
+
+    def pooled_weight_grad(self, anchor: anchors.PooledWeightGrad, at: At) -> Array:
+        x, index, v = self.kernel.operands
+
+        def gradient(place: At) -> Array:
+            shape = np.broadcast_shapes(*(p.shape for p in place))
+            return self._unpooled(anchor, index, v, place, np.ones(shape, np.bool_))
+
+        batch, outputs = self.sizes(v.shape)[:2]
+        return self._weight_grad(anchor, at, x, (batch, outputs, *anchor.size), gradient)
+
+    def _weight_grad(
+        self,
+        anchor: Any,
+        at: At,
+        x: Access,
+        shape: Sequence[int],
+        gradient: Callable[[At], Array],
+    ) -> Array:
+        batch, outputs, *count = shape
         channels = self.sizes(x.shape)[1] // anchor.groups
         group = at[0] // (outputs // anchor.groups)
         n, *there = _grid(batch, *count)
         place, inside = self._through(anchor, x, there, at[2:])
         image = self.read(x, [n, group * channels + at[1], *place], inside)
-        gradient = self.read(dy, [n, at[0], *there])
-        return np.asarray(np.where(inside, image * gradient, 0).sum(-1))
+        return np.asarray(np.where(inside, image * gradient([n, at[0], *there]), 0).sum(-1))
 
     def fold(self, anchor: anchors.Fold, at: At) -> Array:
         (x,) = self.kernel.operands

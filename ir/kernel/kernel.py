@@ -11,7 +11,7 @@ from .anchors import Anchor
 from .memory import Access, Buffer, Space
 from .scalar import ScalarProgram
 
-__all__ = ["Kernel", "KernelProgram", "Region"]
+__all__ = ["Kernel", "KernelProgram", "Pool", "Region"]
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,30 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """Windows, side by side and without padding, over what the region after an anchor computes.
+
+    ``op`` is sum or max, ``source`` the position of the result that is pooled; what does not fill
+    a window is left out. Inputs of ``after``'s program are, in order: the window's value, with
+    ``numbered`` the number (i32, row-major in the window) of its first maximum or first NaN, then
+    ``loads``.
+    """
+
+    op: str
+    window: tuple[int, ...]
+    source: int
+    numbered: bool
+    after: Region
+
+
+@dataclass(frozen=True)
 class Kernel:
     """Prologue, anchor, epilogue, as one unit of execution.
 
     Without an anchor it is a map: ``after`` alone. ``before`` exists only with an anchor
     that takes its first operand from scalar results (a fused reduction): result 0 of its
-    program is that operand. ``operands`` are the anchor's other operands in memory.
+    program is that operand. ``operands`` are the anchor's other operands in memory. ``pool``
+    exists only with an anchor: windows over the index space of ``after``.
     """
 
     name: str
@@ -47,6 +65,7 @@ class Kernel:
     notes: tuple[str, ...] = ()
     #: ids of the graph's nodes that this kernel computes
     nodes: tuple[int, ...] = ()
+    pool: Pool | None = None
 
     @property
     def kind(self) -> str:
@@ -54,13 +73,16 @@ class Kernel:
 
     def reads(self) -> tuple[Access, ...]:
         """Everything that is read from memory."""
-        before = self.before.loads if self.before else ()
-        return (*self.operands, *before, *self.after.loads)
+        return (*self.operands, *(access for r in self.regions() for access in r.loads))
 
     def writes(self) -> tuple[Access, ...]:
         """Everything that is written to memory."""
-        before = self.before.stores if self.before else ()
-        return tuple(access for _, access in (*before, *self.after.stores))
+        return tuple(access for r in self.regions() for _, access in r.stores)
+
+    def regions(self) -> tuple[Region, ...]:
+        """The scalar programs: before the anchor, after it, after a pool."""
+        before = () if self.before is None else (self.before,)
+        return (*before, self.after, *(() if self.pool is None else (self.pool.after,)))
 
     @property
     def bytes_moved(self) -> Size:

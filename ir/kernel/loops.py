@@ -59,14 +59,15 @@ class Let:
 class LetLoad:
     """``name`` = one integer element of a buffer, checked to be in 0..``limit``-1.
 
-    An element out of range ends the kernel's function with an error for the caller.
+    An element out of range ends the kernel's function with an error for the caller. Without a
+    limit nothing is checked: a kernel of the same program has made the number.
     """
 
     name: str
     buffer: str
     dtype: DType
     index: Size
-    limit: Size
+    limit: Size | None
 
 
 @dataclass(frozen=True)

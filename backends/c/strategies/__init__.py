@@ -14,9 +14,17 @@ from ..emitter import Emitter
 from ..maps import map_region
 from .common import read_before_written
 from .movement import concat, fold, gather, pad, random_uniform, scatter_add
+from .pooled import pooled_input_grad, pooled_weight_grad
 from .reduce import arg_reduce, reduce
 from .thin import after_thin_backward, backward_pairs, product_strategy, thin_backward
-from .window import window_max, window_max_gather, window_max_scatter, window_sum, window_sum_grad
+from .window import (
+    window_arg_max,
+    window_max,
+    window_max_gather,
+    window_max_scatter,
+    window_sum,
+    window_sum_grad,
+)
 from .winograd import convolution_strategy
 from .winograd_grad import weight_grad_strategy
 
@@ -36,6 +44,9 @@ STRATEGIES: dict[type[anchors.Anchor], tuple[str, Callable[[Emitter], str | None
     anchors.WindowMax: ("loops over taps", window_max),
     anchors.WindowMaxScatter: ("masks per tap", window_max_scatter),
     anchors.WindowMaxGather: ("masks per tap", window_max_gather),
+    anchors.WindowArgMax: ("loops over taps", window_arg_max),
+    anchors.PooledWeightGrad: ("sums over windows", pooled_weight_grad),
+    anchors.PooledInputGrad: ("sums over windows", pooled_input_grad),
     anchors.Fold: ("adds in order", fold),
     anchors.Pad: ("fill and copy", pad),
     anchors.Concat: ("copies", concat),

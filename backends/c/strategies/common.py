@@ -49,7 +49,12 @@ def read_before_written(em: Emitter) -> None:
     if before is not None:
         before = replace(before, loads=tuple(safe(a, here=False) for a in before.loads))
     after = replace(kernel.after, loads=tuple(safe(a, here=True) for a in kernel.after.loads))
-    em.kernel = replace(kernel, operands=operands, before=before, after=after)
+    pool = kernel.pool
+    if pool is not None:
+        # windows are finished one after the other, while others are still made
+        loads = tuple(safe(a, here=False) for a in pool.after.loads)
+        pool = replace(pool, after=replace(pool.after, loads=loads))
+    em.kernel = replace(kernel, operands=operands, before=before, after=after, pool=pool)
 
 
 def anchor_target(em: Emitter) -> Access:

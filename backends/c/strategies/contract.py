@@ -294,7 +294,11 @@ def _tiles(
         r = em.pick("rows", r, row_options(em, rows, wide))
     k_outer = contracted[0] if len(contracted) == 1 else ""
     depth = sizes[k_outer] if k_outer else 1
-    block = max(16, BLOCK_BYTES // (wide * em.lanes * dtype.itemsize))
+    # rows that lie side by side are copied, a block at a time, to where they can be read in order
+    packed = bool(k_outer) and bool(row) and a.stride(row) == 1 and a.stride(k_outer) != 1
+    packed = packed and lane not in a.letters and isinstance(depth, int)
+    step_bytes = (wide * em.lanes + (CHUNK_ROWS if packed else 0)) * dtype.itemsize
+    block = max(16, BLOCK_BYTES // step_bytes)
     blocked = bool(k_outer) and bool(row) and hint(depth) > block * 3 // 2
     if k_outer and row and lane and isinstance(depth, int):
         sums = [n for n in (block // 2, block, block * 2) if n >= 16 and depth > n * 3 // 2]
@@ -310,9 +314,7 @@ def _tiles(
         tiles = 1
     if isinstance(rows, int) and tiles > 1:
         # an even number of chunks, as long as each other: no thread waits for a last one
-        all_tiles = -(-rows // r)
-        blocks = -(-all_tiles // tiles)
-        tiles = -(-all_tiles // (blocks + blocks % 2))
+        tiles = _even(-(-rows // r), tiles)
     if isinstance(rows, int) and row:
         most_tiles = -(-rows // r)
         tiles = min(tiles, most_tiles)
@@ -355,11 +357,8 @@ def _tiles(
     def place(operand: _Operand, here: dict[str, Size]) -> list[Size]:
         return [here[c] for c in operand.letters]
 
-    # rows that lie side by side are copied, a block at a time, to where they can be read in order
-    packed = bool(k_outer) and bool(row) and a.stride(row) == 1 and a.stride(k_outer) != 1
     pitch = -(-row_block // em.lanes) * em.lanes
     longest = block + block // 2 if blocked or not isinstance(depth, int) else depth
-    packed = packed and lane not in a.letters and isinstance(depth, int)
     if packed and longest * pitch * dtype.itemsize <= STACK_BYTES:
         packed = bool(em.pick("pack", int(tiles > 1), (0, 1)))
     else:
@@ -427,19 +426,38 @@ def _tiles(
         return body
 
     def group(cols: list[Column]) -> Block:
-        current[:] = cols[:1]
-
         def rows_of(start: Size, stop: Size | IndexOp, first: bool, last: bool) -> Block:
             block_start[0] = start
-            return (pack(start, stop) if packed else []) + steps(
-                em, first_row, last_row, r,
-                lambda indices: tile.emit(
-                    indices, cols, lambda body: sum_loops(body, start, stop),
-                    partial=partial, first=first, last=last,
-                ),
-                rows,
-            )  # fmt: skip
+            before = pack(start, stop) if packed else []
+            return before + tiles_of(cols, start, stop, first, last)
 
+        return blocks_of(rows_of)
+
+    def tiles_of(
+        cols: list[Column], start: Size, stop: Size | IndexOp, first: bool, last: bool
+    ) -> Block:
+        current[:] = cols[:1]
+        return steps(
+            em, first_row, last_row, r,
+            lambda indices: tile.emit(
+                indices, cols, lambda body: sum_loops(body, start, stop),
+                partial=partial, first=first, last=last,
+            ),
+            rows,
+        )  # fmt: skip
+
+    def all_columns(start: Size, stop: Size | IndexOp, first: bool, last: bool) -> Block:
+        """A block of the sum for all columns, whose rows are copied once."""
+        block_start[0] = start
+        out = pack(start, stop)
+        for part, _ in columns(
+            em, lanes, wide, lambda cols: tiles_of(cols, start, stop, first, last), split
+        ):
+            out += part
+        return out
+
+    def blocks_of(rows_of: Callable[[Size, Size | IndexOp, bool, bool], Block]) -> Block:
+        """The sum, in blocks if partial sums can wait."""
         if partial is None:
             return rows_of(0, sizes[k_outer] if k_outer else 0, True, True)
         if isinstance(depth, int):
@@ -477,11 +495,24 @@ def _tiles(
             body.append(When(whole - 1, column_group, tuple(group(cols))))
     elif lane and isinstance(lanes, int) and vectors > 2 * most_columns:
         body += _wide(em, lanes, most_columns, group)
+    elif packed and lane:
+        body += blocks_of(all_columns)
     else:
         for block_body, _ in columns(em, lanes, wide, group, split):
             body += block_body
     em.phase(Parallel(chunk.name, count, tuple(body), split), "" if not em.phases else "product",
              (panel,) if packed else ())  # fmt: skip
+
+
+def _even(tiles: int, about: int) -> int:
+    """Tiles of a chunk, about so many, with an even number of chunks that are not much longer."""
+
+    def longest(count: int) -> int:
+        chunks = -(-tiles // count)
+        return (chunks + chunks % 2) * count
+
+    near = range(max(1, about * 2 // 3), about * 3 // 2 + 1)
+    return min(near, key=lambda n: (longest(n), abs(n - about)))
 
 
 def _wide(

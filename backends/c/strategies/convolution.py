@@ -12,15 +12,15 @@ from collections.abc import Callable, Sequence
 
 from ....ir.dims import Size, exact_div, hint, product
 from ....ir.kernel import anchors
-from ....ir.kernel.kernel import Region
 from ....ir.kernel.loops import Bound, For, IndexOp, Let, Load, Parallel, When, var
-from ....ir.kernel.memory import Access, Buffer, contiguous_strides
-from ....ir.kernel.scalar import ScalarBuilder
+from ....ir.kernel.memory import Access, Buffer, Space
 from ..emitter import Block, Emitter, index_of
-from ..maps import map_region
-from .contract import BLOCK_BYTES, partial_for
+from .contract import BLOCK_BYTES, Waiting, partial_for
 from .flatten import flatten_convolution, flatten_input_grad
-from .geometry import Geometry
+from .geometry import Geometry, inside_of
+from .near import NEAR_BYTES, Near, near
+from .panels import weight_panels
+from .pooling import Windows
 from .single import channels_are_lanes, sums_over_channels
 from .taps import Axis, adjoint_axis, fixed, forward_axis, over_taps, tap_of
 from .tile import Column, Tile, row_count, row_options, steps, tile_columns
@@ -30,38 +30,6 @@ __all__ = ["convolution", "convolution_input_grad"]
 #: bytes from which an image is read as few times as possible, if its weights are smaller than
 LARGE_IMAGE = 4 * 2**20
 SMALL_WEIGHTS = 2**19
-
-
-def _panels(em: Emitter, w: Access, geo: Geometry, r: int) -> tuple[Buffer, int]:
-    """Weights in the order in which tiles read them: [group][rows / r][depth][taps][r].
-
-    Returns the buffer and the number of elements of a group.
-    """
-    taps = int(product(geo.kernel))  # type: ignore[arg-type]
-    padded = -(-geo.rows // r) * r
-    per_group = padded * geo.depth * taps
-    buffer = em.scratch_buffer("panels", w.dtype, geo.groups * per_group)
-    # groups follow each other along the output channels, axis 0 of w
-    channels = geo.rows if geo.row_stride == w.strides[0] else geo.depth
-    group_stride = w.strides[0] * channels
-    order = contiguous_strides(geo.kernel, tuple(range(len(geo.kernel))))
-    whole, rest = divmod(geo.rows, r)
-    for first, count, width in ((0, whole, r), (whole, 1, rest)):
-        if not count or not width:
-            continue
-        shape = (geo.groups, count, width, geo.depth, *geo.kernel)
-        source = Access(
-            w.buffer, w.dtype, w.offset + geo.row_stride * (first * r), shape,
-            (group_stride, geo.row_stride * r, geo.row_stride, geo.depth_stride, *w.strides[2:]),
-        )  # fmt: skip
-        target = Access(
-            buffer.name, w.dtype, first * r * geo.depth * taps, shape,
-            (per_group, r * geo.depth * taps, 1, taps * r, *(o * r for o in order)),
-        )  # fmt: skip
-        builder = ScalarBuilder()
-        value = builder.input(w.dtype)
-        map_region(em, Region(shape, builder.build([value]), (source,), ((0, target),)))
-    return buffer, per_group
 
 
 class _Sums:
@@ -79,24 +47,36 @@ class _Sums:
         self.rank = len(self.spatial)
         self.lanes = after.shape[0]
         self.most, most_rows = tile_columns(em, 8)
-        self.r = row_count(geo.rows, most_rows)
+        self.pool = em.kernel.pool
+        #: windows that are not finished, and arrays of a thread's own
+        self.windows: Windows | None = None
+        self.private: tuple[Buffer, ...] = ()
+        self.r = row_count(geo.rows, most_rows, self.most)
         self.r = em.pick("rows", self.r, row_options(em, geo.rows, self.most))
-        self.panels, self.per_group = _panels(em, w, geo, self.r)
+        self.panels, self.per_group = weight_panels(em, w, geo, self.r)
         self.taps = int(product(geo.kernel))  # type: ignore[arg-type]
         step_bytes = self.most * em.lanes * self.dtype.itemsize * self.taps
-        block = max(1, BLOCK_BYTES // step_bytes)
-        blocked = geo.depth > block * 3 // 2 and geo.rows > 2 * self.r
-        self.block = block if blocked else geo.depth
         #: vectors along the last axis of a single example, or of a flattened batch
         self.lines = self.lanes == 1 and self.rank > 1 and geo.inside is not None
+        self.near: Near | None = None
+        anchor = em.kernel.anchor
+        if isinstance(anchor, anchors.Convolution) and not (flattened or self.lines):
+            lines = 1 if self.pool is None else self.pool.window[2]
+            self.near = near(em, anchor, geo.depth, geo.rows, self.most, lines)
+        if self.near is not None:
+            self.private = (self.near.buffer,)
+        block = max(1, (BLOCK_BYTES if self.near is None else NEAR_BYTES) // step_bytes)
+        blocked = geo.depth > block * 3 // 2 and geo.rows > 2 * self.r
+        self.block = block if blocked else geo.depth
         if self.lanes == 1 and not flattened:
             # a single example fits into the caches, and its lanes may lie along either axis
             self.block = geo.depth
         else:
             sums = [n for n in (block // 2, block, block * 2) if n and geo.depth > n * 3 // 2]
             self.block = em.pick("block", self.block, (*sums, geo.depth))
-        lane = self.rank + 1 if self.lines else 0
-        self.waiting = partial_for(em, lane) if self.block < geo.depth else None
+        self.waiting: Waiting | None = None
+        if self.block < geo.depth and self.pool is None:
+            self.waiting = partial_for(em, self.rank + 1 if self.lines else 0)
         self.k = em.var("k_c")
         self.group, self.first_row, self.last_row = em.var("g"), em.var("first"), em.var("last")
         self.place: list[Size] = [em.var("y")] if self.rank else []
@@ -104,7 +84,11 @@ class _Sums:
     def run(self) -> None:
         em, geo = self.em, self.geo
         # a chunk: one group, one place on the outermost spatial axis, a block of rows
-        places = hint(self.spatial[0]) * geo.groups if self.rank else geo.groups
+        #: places on the outermost spatial axis, or windows
+        lines: Size = 1
+        if self.rank:
+            lines = self.spatial[0] if self.pool is None else self.pool.after.shape[2]
+        places = hint(lines) * geo.groups
         row_blocks = max(1, min(8 if places < 8 else 4, geo.rows // (2 * self.r)))
         tiles = -(-geo.rows // self.r)
         if row_blocks > 1:
@@ -116,11 +100,18 @@ class _Sums:
         row_blocks = em.pick("row blocks", row_blocks, others)
         row_block = -(-tiles // row_blocks) * self.r
         row_blocks = -(-geo.rows // row_block)
+        if self.pool is not None:
+            self.windows = Windows(em, self.pool, row_block, self.most)
+            self.private += self.windows.private
+            if self.block < geo.depth:
+                size = row_block * self.most * em.lanes
+                self.sums = Buffer(em.name("sums"), self.dtype, size, Space.ARENA)
+                self.private += (self.sums,)
         split = None if isinstance(self.lanes, int) else em.split(self.lanes)
         chunk, number, more = em.var("c"), em.var("block"), em.var("rest")
         places_inside: Bound = geo.groups
         if self.rank:
-            places_inside = IndexOp("mul", self.spatial[0], geo.groups)
+            places_inside = IndexOp("mul", lines, geo.groups)
         order = "places" if self._by_places() else "rows"
         if row_blocks > 1:
             order = em.pick("order", order, ("places", "rows"))
@@ -143,12 +134,13 @@ class _Sums:
         if self.rank:
             (y,) = self.place
             body.append(Let(y.name, IndexOp("div", more, geo.groups)))  # type: ignore[union-attr]
-            count = IndexOp("mul", count, self.spatial[0])
+            count = IndexOp("mul", count, lines)
         lo: Size = 0 if split is None else var(split.lo)
         hi: Size = self.lanes if split is None else var(split.hi)
         em.phase(
             Parallel(chunk.name, count, (*body, *self._examples(lo, hi)), split),
             "sums over channels and taps",
+            self.private,
         )
 
     def _by_places(self) -> bool:
@@ -195,6 +187,13 @@ class _Sums:
 
     def _places(self, at: list[Size], part: Size | None) -> Block:
         """Loops over all places but the chunk's own axis."""
+        before: Block = []
+        if self.near is not None:
+            first = self.group * self.geo.depth
+            before = self.near.fill(first, self.place[0], at, part)
+        return before + (self._alone if self.pool is None else self._pooled)(at, part)
+
+    def _alone(self, at: list[Size], part: Size | None) -> Block:
         em, geo = self.em, self.geo
         middle = [em.var("x") for _ in range(max(0, self.rank - 2))]
         start = [*self.place, *middle]
@@ -250,6 +249,38 @@ class _Sums:
 
         return out + steps(em, first, end, spread, inside, end - first, "x")
 
+    def _pooled(self, at: list[Size], part: Size | None) -> Block:
+        """Loops over the windows of the chunk's line, and over the places of each."""
+        em, geo, windows = self.em, self.geo, self.windows
+        assert windows is not None
+        high, wide = windows.pool.window[2:]
+        (line,) = self.place
+        w, ky, kx = em.var("w"), em.var("ky"), em.var("kx")
+        y, x = em.var("y"), em.var("x")
+        rows = self.last_row - self.first_row
+        columns = [Column(n, part) for n in at]
+        together = len(at) == 1 and part is None and wide <= self.most
+        if together and geo.inside == (0, self.spatial[-1]):
+            # one vector of examples: the places of a row of the window fill the tile
+            columns = [Column(at[0], part, shift=k) for k in range(wide)]
+            axes = [*geo.axes([y, x])[:-1], geo.whole(x)]
+            tiles = self._before(axes, 0) + self._tiles(columns, [y, x], axes, number=ky * wide)
+            inner: Block = [Let(x.name, w * wide), *tiles]
+        else:
+            axes = geo.axes([y, x])
+            tiles = self._before(axes, 0) + self._tiles(
+                columns, [y, x], axes, number=ky * wide + kx
+            )
+            inner = [For(kx.name, 0, wide, (Let(x.name, w * wide + kx), *tiles))]
+        inner = [For(ky.name, 0, high, (Let(y.name, line * high + ky), *inner))]
+        row = em.var("r")
+        ends: Block = []
+        for k, n in enumerate(at):
+            channel = self.group * geo.rows + self.first_row + row
+            ends += windows.finish(row, k, [n, channel, line, w], part)
+        inner = [*windows.begin(rows), *inner, For(row.name, 0, rows, tuple(ends))]
+        return [For(w.name, 0, windows.pool.after.shape[3], tuple(inner))]
+
     def _lines(self) -> Block:
         """A single example: vectors along the last axis, where all taps meet the image."""
         em, geo = self.em, self.geo
@@ -287,11 +318,18 @@ class _Sums:
     # -- tiles ---------------------------------------------------------------------------------
 
     def _tiles(
-        self, cols: list[Column], place: list[Size], axes: list[Axis], *, line: bool = False
+        self,
+        cols: list[Column],
+        place: list[Size],
+        axes: list[Axis],
+        *,
+        line: bool = False,
+        number: Size = 0,
     ) -> Block:
         """All rows at one place (or some neighbouring ones), the sum in blocks of channels.
 
         The lanes are examples, or with ``line`` places from ``place`` on of the last axis.
+        ``number`` is that of the first place in its window, if there is a pool.
         """
         em, geo, r = self.em, self.geo, self.r
         after = em.kernel.after
@@ -324,12 +362,20 @@ class _Sums:
                 stride = self.x.strides[-1] * axes[-1].stride
                 name, index = em.name("x"), index_of(self.x, position)
                 return name, Load(name, self.dtype, self.x.buffer, index, stride, column.part)
+            if self.near is not None:
+                slot = 0 if cols[-1].shift else cols.index(column)
+                return self.near.load(self.k, image, slot)
             position = [column.at, self.group * geo.depth + self.k, *image]
             return em.load(self.x, position, 0, column.part, "x")
 
         def finish(row: Size, column: Column, acc: str) -> Block:
             axis = self.rank + 1 if line else 0
-            return em.region(after, at(row, column), axis, column.part, acc)[0]
+            out, results = em.region(after, at(row, column), axis, column.part, acc)
+            if self.windows is None:
+                return out
+            value = results[self.windows.pool.source]
+            slot = 0 if cols[-1].shift else cols.index(column)
+            return out + self.windows.add(row - self.first_row, slot, value, number + column.shift)
 
         tile = Tile(em, self.dtype, load_w, load_x, finish)
         partial: Callable[[Size, Column], tuple[str, Size]] | None = None
@@ -340,6 +386,13 @@ class _Sums:
                 return waiting.at(at(row, column))
 
             partial = where
+        elif self.block < geo.depth:
+
+            def here(row: Size, column: Column) -> tuple[str, Size]:
+                slot = cols.index(column)
+                return self.sums.name, ((row - self.first_row) * self.most + slot) * em.lanes
+
+            partial = here
 
         def rows_of(lo: Size, hi: Size, first: bool, last: bool) -> Block:
             def loops(step: Block) -> Block:
@@ -391,25 +444,13 @@ def convolution(em: Emitter) -> None:
 
     inside = None
     if len(kernel) > 1:
-        inside = _inside(x.shape[-1], em.kernel.after.shape[-1], kernel[-1], anchor)
+        inside = inside_of(x.shape[-1], em.kernel.after.shape[-1], kernel[-1], anchor)
     geo = Geometry(anchor.groups, fixed(rows), fixed(w.shape[1]), kernel, w.strides[0],
                     w.strides[1], axes, inside, whole)  # fmt: skip
     if channels_are_lanes(em):
         sums_over_channels(em, x, w, geo)
     else:
         _Sums(em, x, w, geo, flattened=flattened).run()
-
-
-def _inside(
-    size: Size, out: Size, kernel: int, anchor: anchors.Convolution
-) -> tuple[int, int] | None:
-    """Places of the last axis at which all taps meet the image."""
-    if not (isinstance(size, int) and isinstance(out, int)):
-        return None
-    s, (lo, _), d = anchor.stride[-1], anchor.padding[-1], anchor.dilation[-1]
-    first = min(out, -(-lo // s))
-    end = min(out, (size - 1 - (kernel - 1) * d + lo) // s + 1)
-    return (first, end) if end > first else None
 
 
 def convolution_input_grad(em: Emitter) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ....ir.dims import Size
+from ....ir.kernel import anchors
 from .taps import Axis
 
-__all__ = ["Geometry"]
+__all__ = ["Geometry", "inside_of"]
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,15 @@ class Geometry:
     axes: Callable[[Sequence[Size]], list[Axis]]
     inside: tuple[int, int] | None
     whole: Callable[[Size], Axis]
+
+
+def inside_of(
+    size: Size, out: Size, kernel: int, anchor: anchors.Convolution
+) -> tuple[int, int] | None:
+    """Places of the last axis at which all taps meet the image."""
+    if not (isinstance(size, int) and isinstance(out, int)):
+        return None
+    s, (lo, _), d = anchor.stride[-1], anchor.padding[-1], anchor.dilation[-1]
+    first = min(out, -(-lo // s))
+    end = min(out, (size - 1 - (kernel - 1) * d + lo) // s + 1)
+    return (first, end) if end > first else None

@@ -107,17 +107,34 @@ class Tile:
         return body
 
 
-def row_count(rows: Size, most: int) -> int:
-    """Rows of a tile: the most that divide the axis, if that wastes little; else the most."""
+#: cycles that a step of a tile takes beside its multiply-adds, of which two start in one cycle, and
+#: cycles that a sum waits for its last product
+STEP_CYCLES = 1.5
+LATENCY = 4
+
+
+def row_count(rows: Size, most: int, columns: int = 0) -> int:
+    """Rows of a tile: the most that divide the axis, if that wastes little; else the most.
+
+    With ``columns`` the most are taken as well where they take clearly fewer cycles.
+    """
     if not isinstance(rows, int):
         return most
     if rows <= most:
         return rows
     for count in range(most, max(1, most * 2 // 3) - 1, -1):
         if rows % count == 0:
+            if columns and _cycles(rows, most, columns) < 0.97 * _cycles(rows, count, columns):
+                return most
             return count
     # as even as possible: 500 rows with at most 12 are 41 tiles of 12 and one of 8
     return most
+
+
+def _cycles(rows: int, count: int, columns: int) -> float:
+    """Cycles of a step of all tiles of so many rows, and of what they leave."""
+    tiles = [count] * (rows // count) + ([rows % count] if rows % count else [])
+    return sum(max(LATENCY, r * columns / 2) + STEP_CYCLES for r in tiles)
 
 
 def row_options(em: Emitter, rows: Size, columns: int) -> list[int]:

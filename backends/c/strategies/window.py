@@ -17,7 +17,7 @@ from ....ir.kernel.spaces import order_of
 from ..emitter import Block, Emitter, index_of, leader
 from .common import Walk, anchor_target, epilogue, lane_axis
 
-__all__ = ["window_max", "window_max_gather", "window_max_scatter", "window_sum",
+__all__ = ["window_arg_max", "window_max", "window_max_gather", "window_max_scatter", "window_sum",
            "window_sum_grad"]  # fmt: skip
 
 #: elements of a window up to which loops over them are written out
@@ -29,6 +29,7 @@ _Window = (
     | anchors.WindowSumGrad
     | anchors.WindowMaxScatter
     | anchors.WindowMaxGather
+    | anchors.WindowArgMax
 )
 
 
@@ -205,6 +206,57 @@ def window_sum(em: Emitter) -> None:
 def window_max(em: Emitter) -> None:
     """Strategy for WindowMax."""
     _forward(em, "max", float("-inf"))
+
+
+def better(em: Emitter, x: str, best: str, dtype: DType) -> tuple[Block, str]:
+    """Mask of lanes where x comes before ``best``: it is larger, or the first NaN."""
+    more, nan, number, first, wins = (em.name(n) for n in ("more", "nan", "known", "first", "wins"))
+    return [
+        Compute(more, DType.BOOL, "gt", (x, best), dtype),
+        Compute(nan, DType.BOOL, "ne", (x, x), dtype),
+        Compute(number, DType.BOOL, "eq", (best, best), dtype),
+        Compute(first, DType.BOOL, "and", (nan, number), DType.BOOL),
+        Compute(wins, DType.BOOL, "or", (more, first), DType.BOOL),
+    ], wins
+
+
+def window_arg_max(em: Emitter) -> None:
+    """Strategy for WindowArgMax: the best so far, and its number."""
+    _merged(em)
+    anchor = em.kernel.anchor
+    assert isinstance(anchor, anchors.WindowArgMax)
+    (x,) = em.kernel.operands
+    after = em.kernel.after
+    axes = _walked(anchor)
+    walk = Walk(em, after.shape, leader(after), axes)
+
+    def body(at: list[Size], part: Size | None) -> Block:
+        best, winner = em.name("best"), em.name("winner")
+        count = itertools.count()
+
+        def tap(place: list[Size]) -> Block:
+            here, load = em.load(x, place, walk.lane, part)
+            mask, wins = better(em, here, best, x.dtype)
+            number: Size = next(count)
+            if not _few(anchor):
+                number = 0
+                for a in axes:
+                    number = number * anchor.window[a] + place[a] - at[a] * anchor.stride[a]
+            name = em.name("number")
+            return [
+                load,
+                *mask,
+                Compute(name, DType.I32, "size", (), DType.I32, size=number),
+                Combine(best, here, x.dtype, "select", mask=wins),
+                Combine(winner, name, DType.I32, "select", mask=wins),
+            ]
+
+        over = _written_out if _few(anchor) else _taps
+        loops = over(em, anchor, axes, at, x.shape, tap)
+        store = em.region(after, at, walk.lane, part, winner)[0]
+        return [Fill(best, x.dtype, float("-inf")), Fill(winner, DType.I32, 0), *loops, *store]
+
+    walk.run(body, 2 * int(product(anchor.window)))  # type: ignore[arg-type]
 
 
 def window_sum_grad(em: Emitter) -> None:

@@ -36,6 +36,7 @@ from ....ir.kernel.memory import Buffer, Space
 from ..emitter import Block, Emitter
 from .convolution import convolution, convolution_input_grad
 from .cook_toom import apply_square
+from .pooling import apart, fits
 from .taps import fixed
 from .tiled_image import padded, patch_index
 from .winograd_plan import GAIN, Plan, plans_of
@@ -54,11 +55,15 @@ FEW_BLOCKS = 32
 
 def convolution_strategy(em: Emitter) -> str:
     """Strategy for Convolution and ConvolutionInputGrad: what the model of costs prefers."""
+    if em.kernel.pool is not None and not fits(em):
+        return apart(em, convolution_strategy)
     plans = {p.name: p for p in plans_of(em.kernel, em.lanes, em.tile[0], fast=em.fast)}
     best = min(plans.values(), key=lambda p: p.cost, default=None)
     default = best.name if best and best.direct >= GAIN * best.cost else "direct"
     chosen = default
-    if plans:
+    if em.kernel.pool is not None:
+        chosen = "direct"
+    elif plans:
         chosen = em.pick("strategy", default, ("direct", *plans))
     if chosen in plans:
         _Winograd(em, plans[chosen]).run()
