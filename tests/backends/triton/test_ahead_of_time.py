@@ -6,6 +6,7 @@ networks are compiled once, by way of the cache.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 from importlib import import_module
@@ -30,6 +31,8 @@ LARGE = ("alexnet", "alexnet2012", "overfeat", "vgg_a", "googlenet")
 
 #: tensor-core instructions of an architecture; the first needs tiles of 64 rows
 TENSOR = {"sm_80": ("HMMA", "HMMA"), "sm_90": ("HGMMA", "HMMA"), "gfx942": ("MFMA", "MFMA")}
+
+TRITON = tuple(map(int, importlib.metadata.version("triton").split(".")[:2]))
 
 REASON = "loads below 128 bits: "
 #: wgmma reads its second operand from shared memory, in tf32 only as it lies along the sum; the two
@@ -81,7 +84,10 @@ def check_products(kernels: dict[str, dict[str, Any]], architecture: str) -> Non
             assert r["loads"]["128"] > 0, (name, r)
             # Triton gives the threads of AMD's wider warps 64 bits of an operand of 16 rows
             halved = architecture == "gfx942" and min(rows, columns) < 32
-            assert loop is None or loop["32"] + loop["64"] * (not halved) == 0, (name, r)
+            # before 3.9 a load of 32 bits is counted in the loop of two products for AMD
+            exact = architecture != "gfx942" or TRITON >= (3, 9)
+            short = loop["32"] * exact + loop["64"] * (not halved) if loop else 0
+            assert short == 0, (name, r)
         if why == [ACROSS]:  # one of two operands
             assert (loop or r["loads"])["128"] > 0, (name, r)
 
