@@ -81,7 +81,8 @@ class Program:
     the largest call so far needs.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int | None = 0) -> None:
+        """Parameters and states drawn by the seed; all zeros for None, until they are loaded."""
         self.memory = _aligned(MEMORY_BYTES)
         self._arena = _aligned(0)
         self._bound: dict[Any, Any] = {}
@@ -91,7 +92,8 @@ class Program:
             name: view(self.memory, leaf["dtype"], leaf["offset"], leaf["shape"], leaf["strides"])
             for name, leaf in LEAVES.items()
         }
-        self.init(seed)
+        if seed is not None:
+            self.init(seed)
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -532,7 +534,7 @@ def load(folder: str | None = None) -> Program:
             got=f"SHA-256 {found[:12]}…",
             expected=f"{str(manifest['files'].get('weights.safetensors'))[:12]}…",
         )
-    program = Program()
+    program = Program(None)  # every value comes from the file: drawing them takes longer
     program.load_state_dict(parse_weights(data))
     return program
 

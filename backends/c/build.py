@@ -29,6 +29,14 @@ _FLAGS = ("-std=gnu11", "-O2", "-ffp-contract=fast", "-fno-math-errno")
 #: calls. What is left of loops over single elements is short.
 _GCC_FLAGS = ("-fno-ipa-pure-const", "-fno-ipa-modref", "-fno-tree-loop-vectorize", "-Wno-psabi")
 
+#: zig takes a minus in a processor's name for a feature that is left out
+_ZIG_FLAGS = {
+    "-march=x86-64-v2": "-march=x86_64_v2",
+    "-march=x86-64-v3": "-march=x86_64_v3",
+    "-march=x86-64-v4": "-march=x86_64_v4",
+    "-march=armv8-a": "-mcpu=generic",
+}
+
 _SECONDS = 600
 
 
@@ -129,7 +137,10 @@ def _built(
 def compiler_flags(command: tuple[str, ...], cpu: Cpu) -> tuple[str, ...]:
     """What a compiler is told for an instruction set."""
     gcc = _GCC_FLAGS if _is_gcc(command) else ()
-    return (*_FLAGS, *gcc, *cpu.flags, "-fPIC")
+    own = cpu.flags
+    if any(Path(word).stem in ("zig", "ziglang") for word in command):
+        own = tuple(_ZIG_FLAGS.get(flag, flag) for flag in own)
+    return (*_FLAGS, *gcc, *own, "-fPIC")
 
 
 def _run(command: tuple[str, ...], flags: tuple[str, ...], more: list[str], folder: Path) -> None:

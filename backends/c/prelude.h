@@ -74,6 +74,23 @@ typedef uint64_t vu64 __attribute__((vector_size(8 * L)));
 typedef vi32 vflag;
 typedef flag vbytes __attribute__((vector_size(L)));
 
+/* Vectors of 64-bit lanes fill two registers. GCC takes comparisons of such apart into single
+ * lanes, and changes of the width of masks, so these are done with the halves. */
+#if defined(__AVX2__) && L == 8 && __has_builtin(__builtin_shufflevector) && !defined(UNOPTIMIZED)
+#define HALVED
+typedef f64 half_f64 __attribute__((vector_size(32)));
+typedef i64 half_i64 __attribute__((vector_size(32)));
+typedef i32 half_i32 __attribute__((vector_size(16)));
+#define HALVES(T)                                                                                 \
+    typedef union {                                                                               \
+        v##T whole;                                                                               \
+        half_##T half[2];                                                                         \
+    } two_##T;
+HALVES(f64)
+HALVES(i64)
+HALVES(i32)
+#endif
+
 /* A loaded vector is kept in its register: compilers otherwise read memory again at each use. */
 #if defined(__AVX512F__) && L == 16
 #define PIN(x) __asm__("" : "+v"(x))
@@ -145,7 +162,27 @@ INLINE void store_part_f32(f32 *p, vf32 v, long m) { scatter_part_f32(p, 1, v, m
         return gather_part_##T(p, 1, m, fill);                                                    \
     }                                                                                             \
     INLINE void store_part_##T(T *p, v##T v, long m) { scatter_part_##T(p, 1, v, m); }
+#ifdef HALVED
+/* the builtins' masks are of long long, which i64 need not be */
+typedef long long half_mask __attribute__((vector_size(32)));
+INLINE half_mask first_half(long m) { return (half_mask){0, 1, 2, 3} < (half_mask){0} + m; }
+INLINE vf64 load_part_f64(const f64 *p, long m, f64 fill) {
+    two_f64 v;
+    UNROLLED for (int h = 0; h < 2; h++) {
+        half_mask k = first_half(m - 4 * h), f = (half_mask)((half_f64){0} + fill);
+        half_f64 part = __builtin_ia32_maskloadpd256((const half_f64 *)p + h, k);
+        v.half[h] = (half_f64)((half_mask)part | (~k & f));
+    }
+    return v.whole;
+}
+INLINE void store_part_f64(f64 *p, vf64 v, long m) {
+    two_f64 x = {v};
+    UNROLLED for (int h = 0; h < 2; h++)
+        __builtin_ia32_maskstorepd256((half_f64 *)p + h, first_half(m - 4 * h), x.half[h]);
+}
+#else
 PARTS(f64)
+#endif
 PARTS(i32)
 PARTS(i64)
 
@@ -234,14 +271,48 @@ TRANSPOSE(f32)
 
 /* ---- arithmetic --------------------------------------------------------------------------- */
 
+#define COMPARISONS(T, COMPARE)                                                                   \
+    COMPARE(T, lt, <)                                                                             \
+    COMPARE(T, le, <=)                                                                            \
+    COMPARE(T, gt, >)                                                                             \
+    COMPARE(T, ge, >=)                                                                            \
+    COMPARE(T, eq, ==)                                                                            \
+    COMPARE(T, ne, !=)
+#define WHOLE(T, NAME, OP)                                                                        \
+    INLINE vflag NAME##_##T(v##T a, v##T b) { return __builtin_convertvector(a OP b, vi32); }
+COMPARISONS(f32, WHOLE)
+COMPARISONS(i32, WHOLE)
+
+#ifdef HALVED
+#define BY_HALVES(T, NAME, OP)                                                                    \
+    INLINE vflag NAME##_##T(v##T a, v##T b) {                                                     \
+        two_##T x = {a}, y = {b};                                                                 \
+        vi32 low = (vi32)(x.half[0] OP y.half[0]), high = (vi32)(x.half[1] OP y.half[1]);         \
+        return __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14);                     \
+    }
+COMPARISONS(f64, BY_HALVES)
+COMPARISONS(i64, BY_HALVES)
+INLINE vi64 widened(vflag m) {
+    two_i32 x = {m};
+    two_i64 y;
+    y.half[0] = __builtin_convertvector(x.half[0], half_i64);
+    y.half[1] = __builtin_convertvector(x.half[1], half_i64);
+    return y.whole;
+}
+#else
+COMPARISONS(f64, WHOLE)
+COMPARISONS(i64, WHOLE)
+INLINE vi64 widened(vflag m) { return __builtin_convertvector(m, vi64); }
+#endif
+
 #define BITS_f32 vi32
 #define BITS_f64 vi64
 #define BITS_i32 vi32
 #define BITS_i64 vi64
 #define MASK_f32(m) (m)
 #define MASK_i32(m) (m)
-#define MASK_f64(m) __builtin_convertvector(m, vi64)
-#define MASK_i64(m) __builtin_convertvector(m, vi64)
+#define MASK_f64(m) widened(m)
+#define MASK_i64(m) widened(m)
 
 #define EACH(T, NAME, CALL)                                                                       \
     INLINE v##T NAME##_##T(v##T x) {                                                              \
@@ -254,14 +325,6 @@ TRANSPOSE(f32)
         BITS_##T k = MASK_##T(m);                                                                 \
         return (v##T)((k & (BITS_##T)a) | (~k & (BITS_##T)b));                                    \
     }                                                                                             \
-    INLINE vflag lt_##T(v##T a, v##T b) { return __builtin_convertvector(a < b, vi32); }          \
-    INLINE vflag le_##T(v##T a, v##T b) { return __builtin_convertvector(a <= b, vi32); }         \
-    INLINE vflag gt_##T(v##T a, v##T b) { return __builtin_convertvector(a > b, vi32); }          \
-    INLINE vflag ge_##T(v##T a, v##T b) { return __builtin_convertvector(a >= b, vi32); }         \
-    INLINE vflag eq_##T(v##T a, v##T b) { return __builtin_convertvector(a == b, vi32); }         \
-    INLINE vflag ne_##T(v##T a, v##T b) { return __builtin_convertvector(a != b, vi32); }         \
-    INLINE v##T max_##T(v##T a, v##T b) { return select_##T(gt_##T(a, b) | ne_##T(a, a), a, b); } \
-    INLINE v##T min_##T(v##T a, v##T b) { return select_##T(lt_##T(a, b) | ne_##T(a, a), a, b); } \
     INLINE v##T abs_##T(v##T a) { return select_##T(lt_##T(a, (v##T){0}), -a, a); }               \
     INLINE v##T sign_##T(v##T a) {                                                                \
         v##T z = {0}, one = splat_##T(1);                                                         \
@@ -292,6 +355,27 @@ BASICS(f32)
 INLINE f32 all_add_f32(vf32 v) { return _mm512_reduce_add_ps((__m512)v); }
 #else
 INLINE f32 all_add_f32(vf32 v) { return all_add_slow_f32(v); }
+#endif
+#define EXTREMES(T)                                                                               \
+    INLINE v##T max_##T(v##T a, v##T b) { return select_##T(gt_##T(a, b) | ne_##T(a, a), a, b); } \
+    INLINE v##T min_##T(v##T a, v##T b) { return select_##T(lt_##T(a, b) | ne_##T(a, a), a, b); }
+EXTREMES(f32)
+EXTREMES(i32)
+EXTREMES(i64)
+#ifdef HALVED
+#define EXTREME(NAME, OP)                                                                         \
+    INLINE vf64 NAME##_f64(vf64 a, vf64 b) {                                                      \
+        two_f64 x = {a}, y = {b}, z;                                                              \
+        UNROLLED for (int h = 0; h < 2; h++) {                                                    \
+            half_i64 k = (x.half[h] OP y.half[h]) | (x.half[h] != x.half[h]);                     \
+            z.half[h] = (half_f64)((k & (half_i64)x.half[h]) | (~k & (half_i64)y.half[h]));       \
+        }                                                                                         \
+        return z.whole;                                                                           \
+    }
+EXTREME(max, >)
+EXTREME(min, <)
+#else
+EXTREMES(f64)
 #endif
 INLINE vflag select_flag(vflag m, vflag a, vflag b) { return (m & a) | (~m & b); }
 

@@ -137,6 +137,20 @@ def test_a_processor_that_lacks_something_is_refused(tmp_path: Path) -> None:
     assert "this processor cannot run the program; got no avx1024" in done.stderr
 
 
+@pytest.mark.parametrize("command", [("python", "-m", "ziglang", "cc"), ("/opt/zig/zig", "cc")])
+def test_zig_spells_processors_otherwise(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a minus in it zig refuses the name: it reads what follows as a feature to leave out."""
+    monkeypatch.setattr(build, "_is_gcc", lambda command: False)
+    for name, own in cpu.CPUS.items():
+        flags = build.compiler_flags(command, own)
+        chosen = [f for f in flags if f.startswith(("-march=", "-mcpu="))]
+        assert len(chosen) == (name != "portable")
+        assert all("-" not in f.partition("=")[2] for f in chosen), chosen
+        assert set(own.flags) <= set(build.compiler_flags(("cc",), own))
+
+
 def test_hostile_names() -> None:
     """Names are data: in comments they end nothing, as identifiers they hide nothing."""
     n = bc.Dim("L", 1, 64)
