@@ -84,7 +84,8 @@ def check_products(kernels: dict[str, dict[str, Any]], architecture: str) -> Non
             assert r["loads"]["128"] > 0, (name, r)
             # Triton gives the threads of AMD's wider warps 64 bits of an operand of 16 rows
             halved = architecture == "gfx942" and min(rows, columns) < 32
-            # before 3.9 a load of 32 bits is counted in the loop of two products for AMD
+            # before 3.9 a loop's last step may lie behind what follows the sums and jump back over
+            # it: the rate of an update then counts as a load in the loop
             exact = architecture != "gfx942" or TRITON >= (3, 9)
             short = loop["32"] * exact + loop["64"] * (not halved) if loop else 0
             assert short == 0, (name, r)
