@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends.base import Backend, Choices
-from .backends.c import SELF_TEST, CBackend
+from .backends.c import CBackend
 from .backends.c.profile import PROFILE, KernelTime, Limits, kernel_times, measured_limits
+from .backends.c.report import overall, report_of, results_of
 from .backends.triton import RESOURCES
 from .backends.triton.options import VENDOR
 from .compiler.explain import explain, fusion_text, kernels_text, schedule_text
@@ -53,7 +54,7 @@ class Program(Executable):
     """
 
     compiled: Compiled
-    #: what target "auto" was compiled for, and why; else empty
+    #: what target "auto" is here, and why; else empty
     target_note: str = ""
     #: what the tuner found, if there was one
     tuning: Outcome | None = None
@@ -88,10 +89,7 @@ class Program(Executable):
         return torch_state(self.compiled.model, arrays)
 
     def explain(self, function: str | None = None) -> dict[str, Any]:
-        """Kernels, bytes, FLOPs, peak memory, and why each edge was or was not fused.
-
-        For target c also what the self-test found: the rows' ``error`` and ``elements``.
-        """
+        """Kernels, bytes, FLOPs, peak memory, edges and reasons; target c: errors of kernels."""
         wanted = [function] if function else list(self.compiled.functions)
         found = {}
         report = self.self_test
@@ -101,11 +99,9 @@ class Program(Executable):
             for row, made in zip(found[name]["table"], f.kernels, strict=True):
                 row["choice"] = str(made.choice)
                 row["strategy"] = made.strategy if isinstance(made, LoopKernel) else ""
-            found[name]["self_test"] = _tested(report, name)
-            # copies of the arguments come before the function's own kernels
-            tests = report.get("results", {}).get(name, [])[-len(f.kernels) :]
-            for row, test in zip(found[name]["table"], tests, strict=bool(tests)):
-                row["error"], row["elements"] = test["error"], test["elements"]
+            found[name]["self_test"] = overall(report, name)
+            for row, test in results_of(report, name, found[name]["table"]):
+                row.update(error=test["error"], elements=test["elements"])
         return found
 
     def choices(self, function: str, rejected: int = 3) -> list[dict[str, Any]]:
@@ -140,11 +136,11 @@ class Program(Executable):
     def self_test(self) -> dict[str, Any]:
         """Which kernels were compared with their definitions when the library was built.
 
-        ``tested``, by function ``kernels``, ``sizes`` and ``results`` (of each kernel the largest
-        error, as a part of its largest element, and how many elements were compared), and the
-        ``tolerances`` by dtype; or the ``reason`` why not; empty for targets that build nothing.
+        ``tested``; by function ``kernels``, ``sizes`` and ``results`` (largest error as a part of
+        the largest element, elements compared); ``tolerances`` by dtype; or the ``reason`` why not.
+        Empty for targets that build nothing.
         """
-        return self_test_of(self.compiled)
+        return report_of(self.compiled.sources)
 
     @property
     def gpu_kernels(self) -> dict[str, dict[str, Any]]:
@@ -327,7 +323,7 @@ def describe(compiled: Compiled) -> dict[str, Any]:
         if kernel_key(made.kernel) in compiled.choices
     }
     # what came of each kernel is in a file of its own
-    tested = {k: v for k, v in self_test_of(compiled).items() if k != "results"}
+    tested = {k: v for k, v in report_of(compiled.sources).items() if k != "results"}
     return {
         **({"tuned": tuned} if tuned else {}),
         "brickc": _version(),
@@ -356,26 +352,6 @@ def _version() -> str:
     from . import __version__
 
     return __version__
-
-
-def self_test_of(compiled: Compiled) -> dict[str, Any]:
-    """What a target that tests its kernels when it builds them says of that; else empty."""
-    text = compiled.sources.get(SELF_TEST)
-    return {} if text is None else dict(json.loads(text))
-
-
-def _tested(report: Mapping[str, Any], function: str) -> dict[str, Any] | None:
-    """What the self-test's report says of one function as a whole; None if there is no report."""
-    if not report:
-        return None
-    if not report["tested"]:
-        return {"tested": False, "reason": report["reason"]}
-    return {
-        "tested": True,
-        "sizes": report["sizes"][function],
-        "kernels": report["kernels"][function],
-        "tolerances": report["tolerances"],
-    }
 
 
 def _size(size: object) -> int | str:
@@ -429,8 +405,7 @@ def compile(
     program's ``tuning`` says what came of it, ``tune_progress`` is told (seconds, what) meanwhile.
     Without ``tune`` rules decide, and the same model gives the same program everywhere.
 
-    Target "auto" is C where a compiler is found, else NumPy with a warning that says so; the
-    program's ``target_note`` says which, and why.
+    Target "auto" is C where a compiler is found, else NumPy with a warning (``target_note``).
 
     ``numerics`` "fast" allows results that are farther from exact ones than sums in any order
     are, up to the tolerance in the manifest: larger tiles of Winograd's convolutions (target c).

@@ -82,6 +82,17 @@ def test_explain_counts_kernels() -> None:
     assert all(edge["reason"] for edge in report["edges"])
 
 
+def test_explain_says_what_the_self_test_found() -> None:
+    args = ("explain", "zoo:mlp", "--function", "infer", "--target")
+    report = json.loads(call(*args, "c", "--json").stdout)
+    assert report["self_test"]["tested"]
+    assert all(row["error"] < 1e-4 and row["elements"] > 0 for row in report["table"])
+    said = call(*args, "c").stdout
+    assert "self-test: each kernel agreed with its definition when it was built, at N=" in said
+    said = call(*args, "c:native,untested").stdout
+    assert "self-test: not tested here: it was not asked for" in said
+
+
 def test_shapes_and_ranges() -> None:
     fixed = json.loads(
         call("explain", "zoo:lenet5", "--function", "infer", "--shape", "x=1,1,32,32",

@@ -28,16 +28,14 @@ from .functions import Base, Function, Literals, Place, pays, place_of, staging,
 from .loading import opened
 from .options import Options, parse
 from .printer import RESERVED, word
+from .report import SELF_TEST
 from .self_test import TOLERANCES, self_test
 from .sharing import numbered, shared
 from .source import Source, comment_text, print_source
 from .standalone import print_entries, print_header
 from .strategies import carry_out, carry_out_pair, pairs
 
-__all__ = ["FORMAT", "SELF_TEST", "CBackend"]
-
-#: the file that says which kernels were tested, and at which sizes
-SELF_TEST = "self_test.json"
+__all__ = ["FORMAT", "CBackend"]
 
 #: where a generated module opens its library
 _START = "LIBRARY = open_library()\nset_threads()"

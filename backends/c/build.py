@@ -183,7 +183,10 @@ def _cores() -> int:
 
 
 def prelude(cpu: Cpu) -> str:
-    """What every generated program starts with."""
+    """What every generated program starts with.
+
+    Its text is one file over 500 lines, since ``model.c`` is one file, too.
+    """
     text = (Path(__file__).parent / "prelude.h").read_text(encoding="utf-8")
     return f"#define L {cpu.lanes}\n{text}"
 
