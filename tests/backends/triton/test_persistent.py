@@ -315,10 +315,11 @@ def test_results_that_are_parameters_and_states(form: str) -> None:
 
 # -- ahead of time ---------------------------------------------------------------------------------
 
-#: a few of these take the CI's time, all of them a quarter of an hour
+#: what is compiled always; all of them take many minutes, a process each
+_ALWAYS = (("mlp", "sm_80", "f32"), ("mlp", "sm_80", "tf32"), ("mlp", "sm_90", "tf32"),
+           ("lenet5", "sm_90", "tf32"))  # fmt: skip
 _COMBINATIONS = [
-    pytest.param(*names, marks=() if names in (
-        ("mlp", "sm_80", "f32"), ("lenet5", "sm_90", "tf32")) else pytest.mark.exhaustive)
+    pytest.param(*names, marks=() if names in _ALWAYS else pytest.mark.exhaustive)
     for names in itertools.product(("mlp", "lenet5", "lenet"), ("sm_80", "sm_90"), ("f32", "tf32"))
 ]  # fmt: skip
 
