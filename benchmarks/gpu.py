@@ -15,12 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,13 @@ SAME = 1e-2
 CHECKED = (("mlp", 8), ("lenet5", 4), ("lenet", 4), ("alexnet2012", 2))
 #: relative error of losses, and of parameters after some steps, by precision
 ALLOWED = {"f32": (1e-4, 1e-4), "tf32": (1e-2, 2e-2), "bf16": (5e-2, 5e-2), "f16": (1e-2, 2e-2)}
+
+
+#: seconds that a check and a peer may take; Triton's interpreter is slow
+LIMITS = {"cuda": (60, 120), "cpu": (300, 300)}
+
+#: what compute-sanitizer ends with if it found something
+FOUND = 86
 
 
 # -- a peer's process ------------------------------------------------------------------------------
@@ -259,12 +267,17 @@ def check(network: str, batch: int, precision: str) -> dict[str, Any]:
 # -- the run -----------------------------------------------------------------------------------
 
 
-def run_child(arguments: list[str], limit: float, device: str) -> dict[str, Any]:
-    """The last line of a child's output; an error of its own is a result too."""
+def run_child(
+    arguments: list[str], limit: float, device: str, under: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The last line of a child's output; an error of its own is a result too.
+
+    ``under`` is a command that runs the child.
+    """
     environment = dict(os.environ)
     if device == "cpu":
         environment["TRITON_INTERPRET"] = "1"
-    command = [sys.executable, str(Path(__file__)), "--device", device, *arguments]
+    command = [*under, sys.executable, str(Path(__file__)), "--device", device, *arguments]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True,
                               timeout=max(limit, 1), check=False)  # fmt: skip
@@ -275,6 +288,25 @@ def run_child(arguments: list[str], limit: float, device: str) -> dict[str, Any]
         return {"error": (lines[-1] if lines else f"exit status {done.returncode}")[:200]}
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def sanitized(case: str, tool: str, limit: float, device: str) -> dict[str, Any]:
+    """A check in f32 under a tool of compute-sanitizer: passed if that found nothing either."""
+    row = {"network": case.partition(":")[0], "precision": f"f32, {tool}"}
+    toolkit = os.path.join(os.environ.get("CUDA_HOME", "/usr/local/cuda"), "bin")
+    path = os.pathsep.join((os.environ.get("PATH", ""), toolkit))
+    program = shutil.which("compute-sanitizer", path=path)
+    if program is None:
+        return {**row, "error": "not done: no compute-sanitizer on this machine", "absent": True}
+    with tempfile.TemporaryDirectory(prefix="brickc-sanitizer-") as folder:
+        log = Path(folder) / "log"
+        under = [program, "--tool", tool, "--error-exitcode", str(FOUND), "--log-file", str(log)]
+        found = run_child(["--child-check", case, "f32"], limit, device, under)
+        said = log.read_text(errors="replace") if log.exists() else ""
+    summary = [line.lstrip("= ") for line in said.splitlines() if "SUMMARY" in line]
+    if "error" in found and summary:
+        found = {"error": summary[-1]}
+    return {**found, **row}
 
 
 def markdown(document: dict[str, Any]) -> str:
@@ -343,6 +375,10 @@ def main() -> None:
     parser.add_argument("--no-check", action="store_true")
     parser.add_argument("--checks", default=",".join(f"{n}:{b}" for n, b in CHECKED))
     parser.add_argument("--precisions", default="f32,tf32", help=f"some of {', '.join(ALLOWED)}")
+    parser.add_argument("--sanitized", default="mlp:3,lenet5:3",
+                        help="what runs under compute-sanitizer")  # fmt: skip
+    parser.add_argument("--sanitizers", default="memcheck",
+                        help="its tools: memcheck,racecheck,initcheck,synccheck")  # fmt: skip
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"),
                         help="cpu: go through all of it, measure nothing")  # fmt: skip
     parser.add_argument("--json", type=Path)
@@ -373,19 +409,26 @@ def main() -> None:
             write_text(given.markdown, markdown(document))
 
     failed = False
-    for case in given.checks.split(",") if not given.no_check else ():
+    for case in given.checks.split(",") if given.checks and not given.no_check else ():
         for precision in given.precisions.split(","):
             row = run_child(["--child-check", case, precision],
-                            min(60, until - time.monotonic()), given.device)  # fmt: skip
+                            min(LIMITS[given.device][0], until - time.monotonic()),
+                            given.device)  # fmt: skip
             row = {"network": case.partition(":")[0], "precision": precision, **row}
             failed |= not row.get("passed", False)
+            note("checks", row, ("network", "precision"))
+    for case in given.sanitized.split(",") if given.sanitized and not given.no_check else ():
+        for tool in given.sanitizers.split(","):
+            limit = min(2 * LIMITS[given.device][0], until - time.monotonic())
+            row = sanitized(case, tool, limit, given.device)
+            failed |= not (row.get("passed", False) or row.get("absent", False))
             note("checks", row, ("network", "precision"))
     for case in given.cases.split(",") if not given.check_only else ():
         for peer in given.peers.split(","):
             left = until - time.monotonic()
             row = {"error": "not reached within the budget"}
             if left > 5:
-                limit = min(left, 120)
+                limit = min(left, LIMITS[given.device][1])
                 row = run_child(["--child", peer, case, "--seconds", str(given.seconds)],
                                 limit, given.device)  # fmt: skip
             row = {"peer": peer, "case": case, **row}
