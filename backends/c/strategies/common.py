@@ -13,7 +13,8 @@ from ....ir.kernel.spaces import order_of
 from ..emitter import Block, Emitter, leader
 from ..maps import map_region
 
-__all__ = ["Walk", "anchor_target", "epilogue", "lane_axis", "read_before_written"]
+__all__ = ["Walk", "anchor_target", "copied", "epilogue", "filled", "lane_axis",
+           "read_before_written"]  # fmt: skip
 
 
 def read_before_written(em: Emitter) -> None:
@@ -37,10 +38,7 @@ def read_before_written(em: Emitter) -> None:
             buffer = em.scratch_buffer("before", access.dtype, product(access.shape))
             strides = contiguous_strides(access.shape, order_of(access))
             copy = Access(buffer.name, access.dtype, 0, access.shape, strides)
-            builder = ScalarBuilder()
-            value = builder.input(access.dtype)
-            region = Region(access.shape, builder.build([value]), (access,), ((0, copy),))
-            map_region(em, region)
+            copied(em, access, copy)
             copies[access] = copy
         return copies[access]
 
@@ -55,6 +53,20 @@ def read_before_written(em: Emitter) -> None:
         loads = tuple(safe(a, here=False) for a in pool.after.loads)
         pool = replace(pool, after=replace(pool.after, loads=loads))
     em.kernel = replace(kernel, operands=operands, before=before, after=after, pool=pool)
+
+
+def copied(em: Emitter, source: Access, target: Access) -> None:
+    """A phase that copies an access to another one of the same shape."""
+    builder = ScalarBuilder()
+    value = builder.input(source.dtype)
+    map_region(em, Region(source.shape, builder.build([value]), (source,), ((0, target),)))
+
+
+def filled(em: Emitter, target: Access, value: bool | int | float) -> None:
+    """A phase that gives every element of an access one value."""
+    builder = ScalarBuilder()
+    number = builder.const(value, target.dtype)
+    map_region(em, Region(target.shape, builder.build([number]), (), ((0, target),)))
 
 
 def anchor_target(em: Emitter) -> Access:

@@ -24,14 +24,14 @@ from ....ir.kernel.loops import (
     Let,
     Load,
     Parallel,
+    Prefetch,
     Reduce,
     Store,
     When,
 )
 from ....ir.kernel.memory import Access, Buffer, Space, contiguous_strides
-from ....ir.kernel.scalar import ScalarBuilder
 from ..emitter import Block, Emitter, index_of, leader, round_up
-from ..maps import map_region
+from .common import copied
 from .matvec import is_matvec, matvec
 from .tile import Column, Tile, columns, row_count, row_options, steps, tile_columns
 
@@ -49,6 +49,12 @@ LARGE_ROWS = 128
 
 #: bytes of a matrix whose parts stay in the second caches of the threads that work on them
 KEPT_BYTES = 4 * 2**20
+
+#: bytes that are fetched at once
+LINE = 64
+
+#: bytes of a matrix that a step's other kernels push out of the second cache
+FAR_BYTES = 512 * 1024
 
 #: groups of columns that make a part of such a matrix: a kilobyte of every row, to read it ahead
 STRIPE = 4
@@ -136,7 +142,7 @@ def _packed(em: Emitter, operand: _Operand, lane: str) -> _Operand:
     buffer = em.scratch_buffer("packed", access.dtype, product(access.shape))
     strides = contiguous_strides(access.shape, tuple(order))
     target = Access(buffer.name, access.dtype, 0, access.shape, strides)
-    _copy(em, access, target)
+    copied(em, access, target)
     return _Operand(target, operand.letters)
 
 
@@ -202,12 +208,6 @@ def _dots(em: Emitter, a: _Operand, b: _Operand, sizes: dict[str, Size], lane: s
     em.phase(em.spread(index_space, body_of, vector=False, work=8 * hint(sizes[k])))
 
 
-def _copy(em: Emitter, source: Access, target: Access) -> None:
-    builder = ScalarBuilder()
-    value = builder.input(source.dtype)
-    map_region(em, Region(source.shape, builder.build([value]), (source,), ((0, target),)))
-
-
 def _panels(em: Emitter, operand: _Operand, lane: str, panel: int, size: int) -> _Operand:
     """A copy in panels of ``panel`` columns, each in one piece for all of the sum."""
     access = operand.access
@@ -229,7 +229,7 @@ def _panels(em: Emitter, operand: _Operand, lane: str, panel: int, size: int) ->
             buffer.name, access.dtype, depth * (first * panel), shape,
             (depth * panel, 1, panel),
         )  # fmt: skip
-        _copy(em, source, target)
+        copied(em, source, target)
     return _Operand(replace(access, buffer=buffer.name), operand.letters, panel)
 
 
@@ -433,13 +433,43 @@ def _tiles(
 
         return blocks_of(rows_of)
 
+    far_a = bool(k_outer) and bool(row) and _is_far(a.access)
+    far_loads = [x for x in after.loads if row and lane and _is_far(x)
+                 and x.strides[result.index(lane)] == 1]  # fmt: skip
+
+    def ahead(
+        indices: list[Size], cols: list[Column], start: Size, stop: Size | IndexOp, last: bool
+    ) -> Block:
+        """Fetches what is read after this tile's sum from memory that lies far away."""
+        out: Block = []
+        if any(c.part is not None for c in cols) or len(cols) < wide:
+            return out
+        places: list[tuple[Access, list[Size]]] = []
+        for x in far_loads if last else ():
+            for index in indices:
+                here = [{**at, row: index, lane: c.at} for c in cols]
+                places += [(x, [h[c] for c in result]) for h in here]
+        if far_a and packed and not last and not isinstance(stop, IndexOp):
+            # its share of the rows that are copied next
+            share = -(-block // (tiles * r))
+            for n in range(share * len(indices)):
+                k = stop + (indices[0] - first_row) * share + n
+                for i in range(0, row_block, LINE // dtype.itemsize):
+                    places.append((a.access, place(a, {**at, row: first_row + i, k_outer: k})))
+        elif far_a and not packed and a.stride(k_outer) == 1 and isinstance(depth, int):
+            for index in indices:
+                for k in range(0, min(block, depth), LINE // dtype.itemsize):
+                    below = {**at, row: index + len(indices), k_outer: start + k}
+                    places.append((a.access, place(a, below)))
+        return [Prefetch(x.buffer, x.dtype, index_of(x, p)) for x, p in places]
+
     def tiles_of(
         cols: list[Column], start: Size, stop: Size | IndexOp, first: bool, last: bool
     ) -> Block:
         current[:] = cols[:1]
         return steps(
             em, first_row, last_row, r,
-            lambda indices: tile.emit(
+            lambda indices: ahead(indices, cols, start, stop, last) + tile.emit(
                 indices, cols, lambda body: sum_loops(body, start, stop),
                 partial=partial, first=first, last=last,
             ),
@@ -502,6 +532,11 @@ def _tiles(
             body += block_body
     em.phase(Parallel(chunk.name, count, tuple(body), split), "" if not em.phases else "product",
              (panel,) if packed else ())  # fmt: skip
+
+
+def _is_far(access: Access) -> bool:
+    """A matrix too large to stay in the second cache until it is read again."""
+    return hint(product(access.shape)) * access.dtype.itemsize >= FAR_BYTES
 
 
 def _even(tiles: int, about: int) -> int:

@@ -31,6 +31,9 @@ __all__ = ["convolution", "convolution_input_grad"]
 LARGE_IMAGE = 4 * 2**20
 SMALL_WEIGHTS = 2**19
 
+#: so many chunks are enough for the threads to end at about the same time
+ODD_CHUNKS = 16
+
 
 class _Sums:
     """For each place, rows of weights times vectors of examples."""
@@ -79,6 +82,7 @@ class _Sums:
             self.waiting = partial_for(em, self.rank + 1 if self.lines else 0)
         self.k = em.var("k_c")
         self.group, self.first_row, self.last_row = em.var("g"), em.var("first"), em.var("last")
+        self.piece = em.var("piece")
         self.place: list[Size] = [em.var("y")] if self.rank else []
 
     def run(self) -> None:
@@ -98,6 +102,13 @@ class _Sums:
             )
         others = [n for n in (1, 2, 4, 8) if n <= tiles]
         row_blocks = em.pick("row blocks", row_blocks, others)
+        #: pieces of the chunk's line of windows
+        self.pieces = 1
+        if self.pool is not None and self.near is None:
+            # an odd number of chunks leaves one thread waiting for the last
+            even = row_blocks % 2 == 0 or places % 2 == 0 or places > ODD_CHUNKS
+            pieces = 1 if even or self.pool.after.shape[3] == 1 else 2
+            self.pieces = em.pick("pieces", pieces, (1, 2))
         row_block = -(-tiles // row_blocks) * self.r
         row_blocks = -(-geo.rows // row_block)
         if self.pool is not None:
@@ -109,9 +120,9 @@ class _Sums:
                 self.private += (self.sums,)
         split = None if isinstance(self.lanes, int) else em.split(self.lanes)
         chunk, number, more = em.var("c"), em.var("block"), em.var("rest")
-        places_inside: Bound = geo.groups
+        places_inside: Bound = geo.groups * self.pieces
         if self.rank:
-            places_inside = IndexOp("mul", lines, geo.groups)
+            places_inside = IndexOp("mul", lines, places_inside)
         order = "places" if self._by_places() else "rows"
         if row_blocks > 1:
             order = em.pick("order", order, ("places", "rows"))
@@ -125,15 +136,22 @@ class _Sums:
                 Let(number.name, IndexOp("div", chunk, places_inside)),
                 Let(more.name, IndexOp("mod", chunk, places_inside)),
             ]
+        place = more
+        if self.pieces > 1:
+            place = em.var("rest")
+            body += [
+                Let(self.piece.name, IndexOp("mod", more, self.pieces)),
+                Let(place.name, IndexOp("div", more, self.pieces)),
+            ]
         body += [
-            Let(self.group.name, IndexOp("mod", more, geo.groups)),
+            Let(self.group.name, IndexOp("mod", place, geo.groups)),
             Let(self.first_row.name, number * row_block),
             Let(self.last_row.name, IndexOp("min", geo.rows, self.first_row + row_block)),
         ]
-        count: Bound = row_blocks * geo.groups
+        count: Bound = row_blocks * geo.groups * self.pieces
         if self.rank:
             (y,) = self.place
-            body.append(Let(y.name, IndexOp("div", more, geo.groups)))  # type: ignore[union-attr]
+            body.append(Let(y.name, IndexOp("div", place, geo.groups)))  # type: ignore[union-attr]
             count = IndexOp("mul", count, lines)
         lo: Size = 0 if split is None else var(split.lo)
         hi: Size = self.lanes if split is None else var(split.hi)
@@ -279,7 +297,12 @@ class _Sums:
             channel = self.group * geo.rows + self.first_row + row
             ends += windows.finish(row, k, [n, channel, line, w], part)
         inner = [*windows.begin(rows), *inner, For(row.name, 0, rows, tuple(ends))]
-        return [For(w.name, 0, windows.pool.after.shape[3], tuple(inner))]
+        count = fixed(windows.pool.after.shape[3])
+        first: Bound = IndexOp("div", self.piece * count, self.pieces)
+        last: Bound = IndexOp("div", (self.piece + 1) * count, self.pieces)
+        if self.pieces == 1:
+            first, last = 0, count
+        return [For(w.name, first, last, tuple(inner))]
 
     def _lines(self) -> Block:
         """A single example: vectors along the last axis, where all taps meet the image."""

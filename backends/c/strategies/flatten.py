@@ -19,7 +19,8 @@ from ....ir.kernel.loops import Fill, Load, Store
 from ....ir.kernel.memory import Access, contiguous_strides
 from ..emitter import Block, Emitter, index_of
 
-__all__ = ["flatten_convolution", "flatten_input_grad", "flatten_weight_grad"]
+__all__ = ["flatten_convolution", "flatten_input_grad", "flatten_weight_grad",
+           "idle_lanes"]  # fmt: skip
 
 _Convolution = anchors.Convolution | anchors.ConvolutionInputGrad | anchors.ConvolutionWeightGrad
 _Anchor = TypeVar(
@@ -86,13 +87,18 @@ def _whole(size: Size) -> int:
     return size
 
 
+def idle_lanes(em: Emitter, batch: int) -> bool:
+    """True if a known batch leaves so many lanes idle that it is worth flattening."""
+    return batch < 2 * em.lanes and batch % em.lanes != 0
+
+
 def _pays(em: Emitter, image: Access, anchor: _Convolution, *, single: bool = False) -> bool:
     """True for a known small batch that leaves lanes idle, and no stride to step over."""
     batch = image.shape[0]
     return (
         isinstance(batch, int)
-        and (1 if single else 2) <= batch < 2 * em.lanes
-        and batch % em.lanes != 0
+        and batch >= (1 if single else 2)
+        and idle_lanes(em, batch)
         and len(image.shape) > 3
         and anchor.stride[-1] == 1
         and isinstance(image.shape[-1], int)

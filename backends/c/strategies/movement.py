@@ -8,28 +8,13 @@ from dataclasses import replace
 from ....ir.dims import Size, hint, product
 from ....ir.dtypes import DType
 from ....ir.kernel import anchors
-from ....ir.kernel.kernel import Region
 from ....ir.kernel.loops import Compute, Fill, For, LetLoad, Load, Ramp, Statement, Store
 from ....ir.kernel.memory import Access, contiguous_strides
-from ....ir.kernel.scalar import ScalarBuilder
 from ....ir.kernel.spaces import order_of
 from ..emitter import Block, Emitter, index_of, leader
-from ..maps import map_region
-from .common import Walk, anchor_target, epilogue, lane_axis
+from .common import Walk, anchor_target, copied, epilogue, filled, lane_axis
 
 __all__ = ["concat", "fold", "gather", "pad", "random_uniform", "scatter_add"]
-
-
-def _copy(em: Emitter, source: Access, target: Access) -> None:
-    builder = ScalarBuilder()
-    value = builder.input(source.dtype)
-    map_region(em, Region(source.shape, builder.build([value]), (source,), ((0, target),)))
-
-
-def _fill(em: Emitter, target: Access, value: bool | int | float) -> None:
-    builder = ScalarBuilder()
-    number = builder.const(value, target.dtype)
-    map_region(em, Region(target.shape, builder.build([number]), (), ((0, target),)))
 
 
 def _part(access: Access, axis: int, start: Size, count: Size, step: int) -> Access:
@@ -47,11 +32,11 @@ def pad(em: Emitter) -> None:
     (source,) = em.kernel.operands
     target = anchor_target(em)
     if any((*anchor.lo, *anchor.hi, *anchor.interior)):
-        _fill(em, target, anchor.value)
+        filled(em, target, anchor.value)
     inside = target
     for axis, (lo, gap) in enumerate(zip(anchor.lo, anchor.interior, strict=True)):
         inside = _part(inside, axis, lo, source.shape[axis], gap + 1)
-    _copy(em, source, inside)
+    copied(em, source, inside)
     epilogue(em, target)
 
 
@@ -63,7 +48,7 @@ def concat(em: Emitter) -> None:
     start: Size = 0
     for source in em.kernel.operands:
         size = source.shape[anchor.axis]
-        _copy(em, source, _part(target, anchor.axis, start, size, 1))
+        copied(em, source, _part(target, anchor.axis, start, size, 1))
         start = start + size
     epilogue(em, target)
 

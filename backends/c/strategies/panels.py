@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from ....ir.dims import product
-from ....ir.kernel.kernel import Region
 from ....ir.kernel.memory import Access, Buffer, contiguous_strides
-from ....ir.kernel.scalar import ScalarBuilder
 from ..emitter import Emitter
-from ..maps import map_region
+from .common import copied
 from .geometry import Geometry
 
 __all__ = ["weight_panels"]
@@ -39,7 +37,5 @@ def weight_panels(em: Emitter, w: Access, geo: Geometry, r: int) -> tuple[Buffer
             buffer.name, w.dtype, first * r * geo.depth * taps, shape,
             (per_group, r * geo.depth * taps, 1, taps * r, *(o * r for o in order)),
         )  # fmt: skip
-        builder = ScalarBuilder()
-        value = builder.input(w.dtype)
-        map_region(em, Region(shape, builder.build([value]), (source,), ((0, target),)))
+        copied(em, source, target)
     return buffer, per_group

@@ -15,7 +15,6 @@ from itertools import pairwise
 from ....ir.dims import Dim, Size, product
 from ....ir.dtypes import DType
 from ....ir.kernel import anchors
-from ....ir.kernel.kernel import Region
 from ....ir.kernel.loops import (
     Compute,
     Fill,
@@ -30,10 +29,9 @@ from ....ir.kernel.loops import (
     Store,
 )
 from ....ir.kernel.memory import Access, contiguous_strides
-from ....ir.kernel.scalar import ScalarBuilder
 from ..emitter import Block, Emitter, index_of
-from ..maps import map_region
-from .common import anchor_target, epilogue
+from .common import anchor_target, copied, epilogue, filled
+from .pooled_taps import cycles, pooled_weight_grad_by_taps
 from .taps import fixed
 from .tile import steps
 
@@ -44,20 +42,6 @@ NEAR_BYTES = 24 * 1024
 
 #: chunks of output channels
 CHUNKS = (8, 6, 4)
-
-
-def _copy(em: Emitter, source: Access, target: Access) -> None:
-    builder = ScalarBuilder()
-    value = builder.input(source.dtype)
-    map_region(em, Region(source.shape, builder.build([value]), (source,), ((0, target),)))
-
-
-def _zeros(em: Emitter, buffer: str, dtype: DType, shape: tuple[Size, ...]) -> None:
-    strides = contiguous_strides(shape, tuple(range(len(shape))))
-    target = Access(buffer, dtype, 0, shape, strides)
-    builder = ScalarBuilder()
-    zero = builder.const(0.0, dtype)
-    map_region(em, Region(shape, builder.build([zero]), (), ((0, target),)))
 
 
 class _Windows:
@@ -86,6 +70,11 @@ class _Windows:
         #: sums that are held in registers at once
         self.held = em.vectors_held - 3
 
+    def plain(self, buffer: str, shape: tuple[Size, ...]) -> Access:
+        """All of a buffer, in order."""
+        strides = contiguous_strides(shape, tuple(range(len(shape))))
+        return Access(buffer, self.dtype, 0, shape, strides)
+
     def inside(self, buffer: str, shape: tuple[Size, ...]) -> Access:
         """The image without its padding, channels innermost."""
         (top, _), (left, _) = self.anchor.padding
@@ -103,11 +92,10 @@ class _Windows:
         """A list of places, one a window, with its axes in that order.
 
         A place is ``start`` of the window's position with example 0, ``step`` further on with every
-        example, and a ``row`` and a ``column`` for every step of the winner down and to the right.
+        example, and a ``row`` and a ``column`` for every place of the winner down and to the right.
         """
         em, index = self.em, self.index
         high, wide = self.anchor.window
-        down, right = self.anchor.stride[0] * row, self.anchor.stride[1] * column
         buffer = em.scratch_buffer("at", DType.I32, product(index.shape))
         first = Access(buffer.name, DType.I32, 0, index.shape,
                        contiguous_strides(index.shape, (1, 2, 3, 0)))  # fmt: skip
@@ -129,12 +117,12 @@ class _Windows:
 
             place = em.name("v")
             out.append(Ramp(place, DType.I32, start([0, *at[:3]]) + step * at[3], step))
-            place = op("add", place, op("mul", number, const(right)))
+            place = op("add", place, op("mul", number, const(column)))
             for k in range(wide, high * wide, wide):
                 # one row further down, and back to its beginning
                 below = op("ge", number, const(k), dtype=DType.BOOL)
                 moved = em.name("v")
-                jump, stay = const(down - wide * right), const(0)
+                jump, stay = const(row - wide * column), const(0)
                 out.append(Compute(moved, DType.I32, "select", (below, jump, stay), DType.I32))
                 place = op("add", place, moved)
             out.append(Store(place, DType.I32, buffer.name, index_of(first, position), 1, part))
@@ -151,7 +139,7 @@ class _Windows:
             return access
         buffer = self.em.scratch_buffer("list", access.dtype, product(access.shape))
         target = Access(buffer.name, access.dtype, 0, access.shape, strides)
-        _copy(self.em, access, target)
+        copied(self.em, access, target)
         return target
 
 
@@ -165,12 +153,28 @@ def _groups(count: int, most: int) -> list[range]:
 # -- weights -----------------------------------------------------------------------------------
 
 
-def pooled_weight_grad(em: Emitter) -> None:
+def pooled_weight_grad(em: Emitter) -> str | None:
     """Strategy for PooledWeightGrad."""
     anchor = em.kernel.anchor
     assert isinstance(anchor, anchors.PooledWeightGrad)
     x, index, v = em.kernel.operands
+    if em.pick("lanes", *_lanes(em, anchor)) == "examples":
+        pooled_weight_grad_by_taps(em)
+        return "masks per place of a window"
     _WeightGrad(em, anchor, x, index, v).run()
+    return None
+
+
+def _lanes(em: Emitter, anchor: anchors.PooledWeightGrad) -> tuple[str, tuple[str, ...]]:
+    """What lies side by side in a vector, taps and channels or examples; and what else could."""
+    if any(a.strides[0] != 1 for a in em.kernel.operands):
+        return "taps", ()
+    channels = fixed(em.kernel.operands[0].shape[1])
+    high, wide = (fixed(k) for k in em.kernel.after.shape[2:])
+    # a row of taps is read from where a line begins only by chance: each vector is two loads
+    by_taps = high * -(-wide * channels // em.lanes) + 4
+    by_examples = cycles(em, anchor.window[0] * anchor.window[1], high * wide, channels)
+    return "examples" if by_examples < by_taps else "taps", ("taps", "examples")
 
 
 class _WeightGrad:
@@ -193,7 +197,8 @@ class _WeightGrad:
         self.columns = _groups(self.vectors, w.held)
         widest = max(len(g) for g in self.columns)
         #: rows of taps, and output channels, of a tile
-        self.rows = max(1, min(self.high, w.held // widest))
+        rows = max(1, min(self.high, w.held // widest))
+        self.rows = -(-self.high // -(-self.high // rows))
         self.r = max(1, min(2, w.held // (widest * self.rows)))
         items = w.image * w.dtype.itemsize
         #: examples, or rows of windows of a large one, whose patches stay in the first cache
@@ -208,15 +213,14 @@ class _WeightGrad:
     def run(self) -> None:
         em, w = self.em, self.w
         if any(p != (0, 0) for p in w.anchor.padding):
-            whole = (w.batch, w.height, w.width, w.channels)
-            _zeros(em, self.image.name, w.dtype, whole)
-        _copy(em, self.x, w.inside(self.image.name, self.x.shape))
+            filled(em, w.plain(self.image.name, (w.batch, w.image)), 0.0)
+        copied(em, self.x, w.inside(self.image.name, self.x.shape))
         (high, wide), (down, right) = w.anchor.window, w.anchor.stride
         self.v = w.listed(w.v, (1, 0, 2, 3))
         self.at = w.offsets(
             (1, 0, 2, 3),
             lambda at: at[2] * (high * down * w.row) + at[3] * (wide * right * w.channels),
-            w.image, w.row, w.channels,
+            w.image, w.row * down, w.channels * right,
         )  # fmt: skip
         chunk, first, last = em.var("c"), em.var("first"), em.var("last")
         tiles = -(-w.outputs // self.r)
@@ -257,7 +261,7 @@ class _WeightGrad:
         shape = em.kernel.after.shape
         strides = (per_row, 1, self.line, w.channels)
         target = anchor_target(em)
-        _copy(em, Access(self.sums.name, w.dtype, 0, shape, strides), target)
+        copied(em, Access(self.sums.name, w.dtype, 0, shape, strides), target)
         epilogue(em, target)
 
     def _columns(
@@ -327,7 +331,8 @@ class _InputGrad:
     """A patch of the image, all that a window's winner can reach, is summed row by row.
 
     The weights have zeros around them, so that a row of the patch meets a row of every output
-    channel's weights wherever its winner lies.
+    channel's weights wherever its winner lies. For every column that the winner can be in there is
+    a copy of the weights, moved that far to the right: all vectors of it start where lines do.
     """
 
     def __init__(
@@ -348,29 +353,38 @@ class _InputGrad:
         )
         self.rows = high + self.down
         self.line = (wide + self.right) * w.channels
-        self.pitch = (wide + 2 * self.right) * w.channels
-        self.per_output = (high + 2 * self.down) * self.pitch
         vectors = -(-self.line // em.lanes)
+        self.pitch = vectors * em.lanes
+        self.per_output = (high + 2 * self.down) * self.pitch
+        #: copies of the weights, and how far each is from the one before
+        self.shifts = anchor.window[1]
+        self.step = anchor.stride[1] * w.channels
         self.columns = _groups(vectors, min(w.held, 8 if em.vectors_held <= 16 else 16))
-        reach = max(len(g) for g in self.columns) * em.lanes + self.right * w.channels
-        near = reach * anchor.window[0] * w.dtype.itemsize
+        reach = max(len(g) for g in self.columns) * em.lanes
+        near = reach * anchor.window[0] * self.shifts * w.dtype.itemsize
         # blocks of output channels, as long as each other
         self.block = -(-w.outputs // -(-w.outputs // max(4, NEAR_BYTES // near)))
-        self.panels = em.scratch_buffer("panels", w.dtype, w.outputs * self.per_output + em.lanes)
+        self.panels = em.scratch_buffer("panels", w.dtype,
+            self.shifts * w.outputs * self.per_output)  # fmt: skip
         self.image = em.scratch_buffer("image", w.dtype, w.batch * w.image + em.lanes)
 
     def run(self) -> None:
         em, w = self.em, self.w
         after = em.kernel.after
-        _zeros(em, self.panels.name, w.dtype, (w.outputs * self.per_output,))
-        first = self.down * self.pitch + self.right * w.channels
+        whole = w.outputs * self.per_output
+        filled(em, w.plain(self.panels.name, (self.shifts, whole)), 0.0)
+        first = self.down * self.pitch
         strides = (self.per_output, 1, self.pitch, w.channels)
         # first the axes' order, then the zeros: squares need axes that lie side by side
-        _copy(em, w.listed(self.weights, (0, 2, 3, 1)),
-              Access(self.panels.name, w.dtype, first, self.weights.shape, strides))  # fmt: skip
+        ordered = w.listed(self.weights, (0, 2, 3, 1))
+        for shift in range(self.shifts):
+            begin = shift * (whole + self.step) + first
+            copied(em, ordered,
+                Access(self.panels.name, w.dtype, begin, self.weights.shape, strides))  # fmt: skip
         self.at = w.offsets(
-            (0, 2, 3, 1), lambda at: at[1] * self.per_output + first, 0, -self.pitch, -w.channels
-        )
+            (0, 2, 3, 1), lambda at: at[1] * self.per_output + first, 0,
+            -self.pitch * w.anchor.stride[0], whole,
+        )  # fmt: skip
         self.v = w.listed(w.v, (0, 2, 3, 1))
         n, zero = em.var("n"), em.name("zero")
         body: Block = [Fill(zero, w.dtype, 0)]
@@ -388,7 +402,7 @@ class _InputGrad:
         body.append(For(start.name, 0, w.outputs, tuple(block), self.block))
         em.phase(Parallel(n.name, w.batch, tuple(body)), "sums over windows")
         target = anchor_target(em)
-        _copy(em, w.inside(self.image.name, after.shape), target)
+        copied(em, w.inside(self.image.name, after.shape), target)
         epilogue(em, target)
 
     def _patches(self, n: Dim, k: Dim, columns: range, outputs: tuple[Size, Size]) -> Block:
@@ -419,5 +433,6 @@ class _InputGrad:
                 Fma(acc, weights, value, w.dtype),
             ]
         loops: Block = [*before, For(o.name, *outputs, tuple(inner)), *after]
-        loops = [For(x.name, 0, w.count[1], tuple(loops))]
-        return [For(y.name, 0, w.count[0], tuple(loops))]
+        # neighbours along a row share places: a window must not read what the last one just stored
+        loops = [For(y.name, 0, w.count[0], tuple(loops))]
+        return [For(x.name, 0, w.count[1], tuple(loops))]

@@ -19,6 +19,7 @@ from ....ir.kernel.memory import Access, Buffer, Space, contiguous_strides
 from ....ir.kernel.scalar import ScalarBuilder
 from ....ir.kernel.spaces import order_of
 from ..emitter import Block, Emitter
+from .flatten import idle_lanes
 from .window import better, window_arg_max, window_max, window_sum
 
 __all__ = ["Windows", "apart", "fits"]
@@ -29,7 +30,7 @@ def fits(em: Emitter) -> bool:
     kernel = em.kernel
     assert kernel.pool is not None
     batch = kernel.after.shape[0]
-    if isinstance(batch, int) and batch < em.lanes:
+    if isinstance(batch, int) and (batch < em.lanes or idle_lanes(em, batch)):
         return False
     accesses = [kernel.operands[0], *kernel.after.loads, *kernel.pool.after.loads]
     accesses += [a for r in (kernel.after, kernel.pool.after) for _, a in r.stores]

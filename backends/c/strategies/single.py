@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....ir.dims import Size, product
-from ....ir.kernel.kernel import Region
 from ....ir.kernel.loops import Bound, For, IndexOp, Let, Load, Parallel, When
 from ....ir.kernel.memory import Access, contiguous_strides
-from ....ir.kernel.scalar import ScalarBuilder
 from ..emitter import Block, Emitter, leader
-from ..maps import map_region
+from .common import copied
 from .geometry import Geometry
 from .taps import Axis, fixed, over_taps, tap_of
 from .tile import Column, Tile, row_count, steps
@@ -59,9 +57,7 @@ class _Channels:
         strides = contiguous_strides(w.shape, (*range(1, len(w.shape)), 0))
         buffer = self.em.scratch_buffer("panels", w.dtype, product(w.shape))
         target = Access(buffer.name, w.dtype, 0, w.shape, strides)
-        builder = ScalarBuilder()
-        value = builder.input(w.dtype)
-        map_region(self.em, Region(w.shape, builder.build([value]), (w,), ((0, target),)))
+        copied(self.em, w, target)
         return target
 
     def run(self) -> None:

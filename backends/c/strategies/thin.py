@@ -32,9 +32,8 @@ from ....ir.kernel.loops import (
     Store,
 )
 from ....ir.kernel.memory import Access
-from ....ir.kernel.scalar import ScalarBuilder
 from ..emitter import Block, Emitter, index_of, round_up
-from ..maps import map_region
+from .common import copied
 from .contract import contract
 from .tile import Column, Tile, steps
 
@@ -360,9 +359,7 @@ def _both(em: Emitter, thin: Thin, update: Kernel) -> None:
     # the columns turned around, so that vectors lie along the matrix's rows
     turned = em.scratch_buffer("turned", dtype, thin.lanes * depth)
     target = Access(turned.name, dtype, 0, (depth, thin.lanes), (1, depth))
-    builder = ScalarBuilder()
-    value = builder.input(dtype)
-    map_region(em, Region(target.shape, builder.build([value]), (thin.columns,), ((0, target),)))
+    copied(em, thin.columns, target)
 
     chunk, first, last = em.var("c"), em.var("first"), em.var("last")
     many = side * 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,8 @@ from conformance import check
 from graph_tools import Net
 
 import brickc as bc
-from brickc.driver import compile_model
+from brickc.backends.base import Backend
+from brickc.driver import Compiled, Function, compile_model
 from brickc.ir.bricks.activation import ReLU, Tanh
 from brickc.ir.bricks.arithmetic import add, mul
 from brickc.ir.bricks.convolution import Convolution, ConvolutionInputGrad, ConvolutionWeightGrad
@@ -19,6 +21,7 @@ from brickc.ir.bricks.window import WindowMax, WindowMaxScatter, WindowSum
 from brickc.ir.dims import Dim, Size
 from brickc.ir.dtypes import DType
 from brickc.ir.kernel import anchors
+from brickc.ir.kernel.choices import Choice, kernel_key
 from brickc.ir.kernel.loops import LoopKernel
 
 NONE = ((0, 0),) * 4
@@ -87,7 +90,7 @@ def test_gradients_of_winners(case: Case, dtype: DType) -> None:
     check(net.graph, *(_feed(net, n) for n in (21, 8, 1)), target="c")
 
 
-@pytest.mark.parametrize("batch", [1, 3, 16, 20])
+@pytest.mark.parametrize("batch", [1, 3, 12, 16, 20])
 def test_batches_that_are_known(batch: int) -> None:
     """One example has its places in the lanes, and three are flattened: the pool comes after."""
     net = _gradients(CASES["rests"], batch, DType.F32)
@@ -152,13 +155,33 @@ def test_a_training_step_keeps_no_image_before_a_pool() -> None:
     assert len(kernels) == KERNELS
     shapes = {b.shape for b in function.program.buffers.values()}
     assert not [s for s in shapes if s[-2:] in ((16, 16), (4, 4))]
-    # vectors of neighbouring places are far apart in a batch of 64: the second convolution copies
-    loops = [k for k in function.kernels if isinstance(k, LoopKernel) and k.kernel.pool]
-    assert [dict(k.choice.values)["near"] for k in loops] == [1, 1]
 
 
 #: forward 2 convolutions and a product, the loss and its gradient, backward 2 + 3 and biases
 KERNELS = 16
+
+
+@pytest.mark.parametrize(("cpu", "wanted"), [("x86-64-v3", [1, 1]), ("x86-64-v4", [0, 0])])
+def test_images_are_copied_where_vectors_are_far_apart(cpu: str, wanted: list[int]) -> None:
+    """A tile of 32 examples leaves gaps in a batch of 64, one of 64 does not."""
+    found: list[int] = []
+
+    class Seen(Exception):  # noqa: N818 (not an error)
+        """Ends the compilation before the C compiler is called: any processor will do."""
+
+    def look(_: Backend, functions: Mapping[str, Function]) -> dict[str, Choice]:
+        for k in functions["train_step"].kernels:
+            if isinstance(k, LoopKernel) and k.kernel.pool:
+                near = k.choice.as_dict()["near"]
+                assert isinstance(near, int)
+                found.append(near)
+        raise Seen
+
+    with pytest.raises(Seen):
+        compile_model(
+            _model(), f"c:{cpu}", functions=["train_step"], optimizer=bc.SGD(0.1), tune=look
+        )
+    assert found == wanted
 
 
 def test_numpy_keeps_its_kernels() -> None:
@@ -195,3 +218,68 @@ def test_steps_repeat_bit_by_bit() -> None:
         states.append(program.state_dict())
     for name, value in states[0].items():
         np.testing.assert_array_equal(value, states[1][name])
+
+
+def _compare(compiled: Compiled, model: bc.Model, image: tuple[int, ...]) -> None:
+    """Three steps of target c and of target numpy."""
+    rng = np.random.default_rng(2)
+    ours = bc.Program.of(compiled, seed=3)
+    wanted = bc.compile(model, target="numpy", optimizer=bc.SGD(0.1), seed=3)
+    for batch in (37, 3, 16):
+        feed = {"x": rng.standard_normal((batch, *image)).astype(np.float32),
+                "t": rng.integers(0, 10, batch)}  # fmt: skip
+        np.testing.assert_allclose(
+            ours.train_step(**feed)["loss"], wanted.train_step(**feed)["loss"], rtol=1e-5
+        )
+    after = wanted.state_dict()
+    for name, value in ours.state_dict().items():
+        np.testing.assert_allclose(value, after[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("lanes", ["taps", "examples"])
+def test_lanes_of_a_weight_gradient(lanes: str) -> None:
+    """Either taps and channels lie side by side in a vector, or examples do."""
+    chosen: dict[str, str] = {}
+
+    def forced(backend: Backend, functions: Mapping[str, Function]) -> dict[str, Choice]:
+        found = {}
+        f = functions["train_step"]
+        for k, made in enumerate(f.kernels):
+            if made.kernel.kind == "pooledweightgrad":
+                ways = backend.candidates(f.program, k)
+                way = next(w for w in ways if w.choice.as_dict()["lanes"] == lanes)
+                found[kernel_key(made.kernel)] = way.choice
+                chosen[made.kernel.name] = way.strategy
+        return found
+
+    model = _model()
+    compiled = compile_model(
+        model, "c", functions=["train_step"], optimizer=bc.SGD(0.1), tune=forced
+    )
+    strategy = "sums over windows" if lanes == "taps" else "masks per place of a window"
+    assert list(chosen.values()) == [strategy] * 2
+    _compare(compiled, model, (1, 20, 20))
+
+
+def test_which_lanes_a_weight_gradient_has() -> None:
+    """A row of taps of one channel fills few lanes, one of many channels fills them."""
+    compiled = compile_model(_model(), "c", functions=["train_step"], optimizer=bc.SGD(0.1))
+    lanes = {
+        k.kernel.operands[0].shape[1]: k.choice.as_dict()["lanes"]
+        for k in compiled.functions["train_step"].kernels
+        if isinstance(k, LoopKernel) and k.kernel.kind == "pooledweightgrad"
+    }
+    assert lanes == {1: "examples", 20: "taps"}
+
+
+def test_an_odd_line_of_windows_is_shared() -> None:
+    """Five lines of windows keep one of two threads waiting; ten halves do not."""
+    batch = bc.Dim("N", 1, 64)
+    x, t = bc.input("x", (batch, 6, 14, 14)), bc.input("t", (batch,), "i32")
+    net = bc.Sequential(bc.Conv2d(16, 5), bc.Tanh(), bc.MeanPool(2), bc.Flatten(), bc.Linear(10))
+    model = bc.Model(outputs={}, loss=bc.softmax_loss(net(x), t))
+    compiled = compile_model(model, "c", functions=["train_step"], optimizer=bc.SGD(0.1))
+    (made,) = (k for k in compiled.functions["train_step"].kernels
+               if isinstance(k, LoopKernel) and k.kernel.pool)  # fmt: skip
+    assert made.choice.as_dict()["pieces"] == 2
+    _compare(compiled, model, (6, 14, 14))

@@ -33,6 +33,8 @@ LARGE = ("alexnet", "alexnet2012", "overfeat", "vgg_a", "googlenet")
 TENSOR = {"sm_80": ("HMMA", "HMMA"), "sm_90": ("HGMMA", "HMMA"), "gfx942": ("MFMA", "MFMA")}
 
 TRITON = tuple(map(int, importlib.metadata.version("triton").split(".")[:2]))
+#: older code generators spill, and see fewer loads side by side
+GATED = TRITON >= (3, 9)
 
 REASON = "loads below 128 bits: "
 #: wgmma reads its second operand from shared memory, in tf32 only as it lies along the sum; the two
@@ -60,6 +62,13 @@ def held(name: str, architecture: str, precision: str) -> dict[str, dict[str, An
     most = 512 if architecture == "gfx942" else 255
     assert all(0 < r["registers"] <= most for r in kernels.values())
     return kernels
+
+
+def only_compiled(name: str, target: str) -> None:
+    """Large networks under a Triton that the gates are not for."""
+    _, kernels = ahead(name, target)
+    assert kernels
+    pytest.skip("compiled; the gates are for the Triton of constraints.txt")
 
 
 def products_of(kernels: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -113,6 +122,8 @@ def test_without_tensor_cores() -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", LARGE)
 def test_large_networks(name: str, architecture: str) -> None:
+    if not GATED:
+        only_compiled(name, f"triton:{architecture},tf32,launches")
     kernels = held(name, architecture, "tf32")
     products = products_of(kernels)
     assert len(products) >= 10
@@ -134,6 +145,8 @@ def test_large_networks(name: str, architecture: str) -> None:
 
 def test_halves_have_full_loads_everywhere() -> None:
     """Tensor cores take halves however they lie in shared memory."""
+    if not GATED:
+        only_compiled("alexnet", "triton:sm_90,bf16,launches")
     kernels = held("alexnet", "sm_90", "bf16")
     check_products(kernels, "sm_90")
     found = [reasons(r) for r in products_of(kernels).values() if reasons(r)]

@@ -103,7 +103,8 @@ def test_they_bring_what_pointers_do(
         found.append({"loss": loss, **program.parameters()})
     assert np.isfinite(found[0]["loss"])
     for name, value in found[0].items():
-        np.testing.assert_array_equal(found[1][name], value, err_msg=name)
+        # the interpreter's products are NumPy's: their rounding may depend on how operands lie
+        np.testing.assert_allclose(found[1][name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_nothing_uses_them_unasked() -> None:
