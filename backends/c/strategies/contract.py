@@ -3,36 +3,32 @@
 The lanes lie along the letter in which the result is contiguous. Where the operand that has
 this letter is not contiguous along it, it is copied first. The sum goes in blocks, so that
 the vectors of a block stay in the first cache for all rows of a chunk.
-
-Just over 500 lines: copies, tiles and the share of threads decide about each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ....ir.dims import Size, hint, product
 from ....ir.kernel import anchors
 from ....ir.kernel.kernel import Region
 from ....ir.kernel.loops import (
     Bound,
-    Fill,
-    Fma,
     For,
     IndexOp,
     Let,
     Load,
     Parallel,
     Prefetch,
-    Reduce,
     Store,
     When,
 )
 from ....ir.kernel.memory import Access, Buffer, Space, contiguous_strides
 from ..emitter import Block, Emitter, index_of, leader, round_up
-from .common import copied
+from .dots import dots, is_dot
 from .matvec import is_matvec, matvec
+from .operand import Operand, in_panels, lanes_innermost
 from .tile import Column, Tile, columns, row_count, row_options, steps, tile_columns
 
 __all__ = ["contract"]
@@ -53,6 +49,9 @@ KEPT_BYTES = 4 * 2**20
 #: bytes that are fetched at once
 LINE = 64
 
+#: elements of a row that are fetched ahead
+MOST_AHEAD = 192
+
 #: bytes of a matrix that a step's other kernels push out of the second cache
 FAR_BYTES = 512 * 1024
 
@@ -60,26 +59,12 @@ FAR_BYTES = 512 * 1024
 STRIPE = 4
 
 
-@dataclass(frozen=True)
-class _Operand:
-    access: Access
-    letters: str
-    #: columns of a panel, if the operand lies in panels: [lane / panel][contracted][panel]
-    panel: int = 0
-
-    def stride(self, letter: str) -> Size:
-        return self.access.strides[self.letters.index(letter)] if letter in self.letters else 0
-
-    def size(self, letter: str) -> Size:
-        return self.access.shape[self.letters.index(letter)]
-
-
 def contract(em: Emitter) -> None:
     """Strategy for Contract."""
     anchor = em.kernel.anchor
     assert isinstance(anchor, anchors.Contract)
-    left = _Operand(em.kernel.operands[0], anchor.a)
-    right = _Operand(em.kernel.operands[1], anchor.b)
+    left = Operand(em.kernel.operands[0], anchor.a)
+    right = Operand(em.kernel.operands[1], anchor.b)
     after = em.kernel.after
     sizes = {c: left.size(c) for c in left.letters} | {c: right.size(c) for c in right.letters}
     lane = _lane(anchor.result, after, sizes, left, right)
@@ -92,8 +77,8 @@ def contract(em: Emitter) -> None:
     free = [c for c in free if sizes[c] != 1]  # an axis of one element makes no rows
     row = max(free, key=lambda c: hint(sizes[c])) if free else ""
     contracted = [c for c in a.letters if c in b.letters and c not in anchor.result]
-    if _is_dot(a, b, sizes, lane, row, contracted):
-        _dots(em, a, b, sizes, lane, contracted[0])
+    if is_dot(a, b, sizes, lane, row, contracted):
+        dots(em, a, b, sizes, lane, contracted[0])
         return
     if row and lane not in a.letters:
         lanes = sizes[lane] if lane else 1
@@ -106,18 +91,16 @@ def contract(em: Emitter) -> None:
             copy = em.pick("copy", "panels" if size > 2 * panel else copy, ("panels", "whole"))
         if copy == "panels":
             assert isinstance(size, int)
-            b = _panels(em, b, lane, panel, size)
+            b = in_panels(em, b, lane, panel, size)
         else:
-            b = _packed(em, b, lane)
+            b = lanes_innermost(em, b, lane)
     # the innermost loop of the sum goes where the repeated elements are contiguous
     contracted.sort(key=lambda c: -abs(hint(a.stride(c))))
     outer = [c for c in anchor.result if c not in (lane, row)]
     _tiles(em, a, b, sizes, lane, row, contracted, outer)
 
 
-def _lane(
-    result: str, after: Region, sizes: dict[str, Size], left: _Operand, right: _Operand
-) -> str:
+def _lane(result: str, after: Region, sizes: dict[str, Size], left: Operand, right: Operand) -> str:
     """The letter of the lanes: contiguous in the result, in one operand only if possible."""
     lead = leader(after)
     wide = [c for c in result if sizes[c] != 1]
@@ -131,106 +114,6 @@ def _lane(
         return (single and hint(sizes[c]) > 1, contiguous, loads, hint(sizes[c]))
 
     return max(wide, key=worth)
-
-
-def _packed(em: Emitter, operand: _Operand, lane: str) -> _Operand:
-    """A copy of the operand with the lanes innermost."""
-    access = operand.access
-    order = [k for k, c in enumerate(operand.letters) if c != lane]
-    order.sort(key=lambda k: -abs(hint(access.strides[k])))
-    order.append(operand.letters.index(lane))
-    buffer = em.scratch_buffer("packed", access.dtype, product(access.shape))
-    strides = contiguous_strides(access.shape, tuple(order))
-    target = Access(buffer.name, access.dtype, 0, access.shape, strides)
-    copied(em, access, target)
-    return _Operand(target, operand.letters)
-
-
-def _is_dot(
-    a: _Operand, b: _Operand, sizes: dict[str, Size], lane: str, row: str, contracted: list[str]
-) -> bool:
-    """True if both operands lie along the sum, and too little is reused to turn one around."""
-    if len(contracted) != 1 or not lane or lane in a.letters or b.stride(lane) == 1:
-        return False
-    (k,) = contracted
-    few = (not row or hint(sizes[row]) < 4) and isinstance(sizes[lane], int)
-    return few and a.stride(k) == 1 and b.stride(k) == 1
-
-
-def _dots(em: Emitter, a: _Operand, b: _Operand, sizes: dict[str, Size], lane: str, k: str) -> None:
-    """Sums along the lanes, some elements of the result at a time."""
-    anchor = em.kernel.anchor
-    assert isinstance(anchor, anchors.Contract)
-    after = em.kernel.after
-    dtype = after.program.inputs[0]
-    outer = [c for c in anchor.result if c != lane]
-
-    def body_of(places: list[Size], part: Size | None) -> Block:
-        at = dict(zip([*outer, "block"], places, strict=True))
-        start = em.var("first")
-        stop = em.var("last")
-
-        def group(indices: list[Size]) -> Block:
-            accs = [em.name("s") for _ in indices]
-            out: Block = [Fill(s, dtype, 0) for s in accs]
-
-            def step(i: Size, rest: Size | None) -> Block:
-                here = {**at, k: i}
-                name, load = em.load(
-                    a.access, [here[c] for c in a.letters], a.letters.index(k), rest, "a"
-                )
-                inner: Block = [load]
-                for s, index in zip(accs, indices, strict=True):
-                    here[lane] = index
-                    other, load = em.load(
-                        b.access, [here[c] for c in b.letters], b.letters.index(k), rest, "b"
-                    )
-                    inner += [load, Fma(s, name, other, dtype)]
-                return inner
-
-            out += em.vectors(0, sizes[k], step, "k")
-            for s, index in zip(accs, indices, strict=True):
-                total = em.name("total")
-                here = {**at, lane: index}
-                out.append(Reduce(total, s, dtype, "add"))
-                out += em.region(after, [here[c] for c in anchor.result], None, None, total)[0]
-            return out
-
-        return [
-            Let(start.name, at["block"] * 8),
-            Let(stop.name, IndexOp("min", sizes[lane], start + 8)),
-            *steps(em, start, stop, 8, group, sizes[lane]),
-        ]
-
-    blocks = round_up(sizes[lane], 8)
-    assert isinstance(blocks, int)
-    index_space = [*(sizes[c] for c in outer), blocks]
-    em.phase(em.spread(index_space, body_of, vector=False, work=8 * hint(sizes[k])))
-
-
-def _panels(em: Emitter, operand: _Operand, lane: str, panel: int, size: int) -> _Operand:
-    """A copy in panels of ``panel`` columns, each in one piece for all of the sum."""
-    access = operand.access
-    along = operand.letters.index(lane)
-    depth, step = access.shape[1 - along], access.strides[1 - along]
-    stride = access.strides[along]
-    groups = -(-size // panel)
-    buffer = em.scratch_buffer("panels", access.dtype, depth * (groups * panel))
-    whole, rest = divmod(size, panel)
-    for first, count, width in ((0, whole, panel), (whole, 1, rest)):
-        if not count or not width:
-            continue
-        shape = (count, width, depth)
-        source = Access(
-            access.buffer, access.dtype, access.offset + stride * (first * panel), shape,
-            (stride * panel, stride, step),
-        )  # fmt: skip
-        target = Access(
-            buffer.name, access.dtype, depth * (first * panel), shape,
-            (depth * panel, 1, panel),
-        )  # fmt: skip
-        copied(em, source, target)
-    return _Operand(replace(access, buffer=buffer.name), operand.letters, panel)
 
 
 @dataclass(frozen=True)
@@ -263,8 +146,8 @@ def partial_for(em: Emitter, lane: int) -> Waiting:
 
 def _tiles(
     em: Emitter,
-    a: _Operand,
-    b: _Operand,
+    a: Operand,
+    b: Operand,
     sizes: dict[str, Size],
     lane: str,
     row: str,
@@ -354,7 +237,7 @@ def _tiles(
     prologue.append(Let(last_row.name, IndexOp("min", rows, first_row + row_block)))
     step = {c: em.var(f"k_{c}") for c in contracted}
 
-    def place(operand: _Operand, here: dict[str, Size]) -> list[Size]:
+    def place(operand: Operand, here: dict[str, Size]) -> list[Size]:
         return [here[c] for c in operand.letters]
 
     pitch = -(-row_block // em.lanes) * em.lanes
@@ -458,7 +341,7 @@ def _tiles(
                     places.append((a.access, place(a, {**at, row: first_row + i, k_outer: k})))
         elif far_a and not packed and a.stride(k_outer) == 1 and isinstance(depth, int):
             for index in indices:
-                for k in range(0, min(block, depth), LINE // dtype.itemsize):
+                for k in range(0, min(block, depth, MOST_AHEAD), LINE // dtype.itemsize):
                     below = {**at, row: index + len(indices), k_outer: start + k}
                     places.append((a.access, place(a, below)))
         return [Prefetch(x.buffer, x.dtype, index_of(x, p)) for x, p in places]

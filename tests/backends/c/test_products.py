@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import pytest
 
 import brickc as bc
 from brickc.driver import compile_model
-from brickc.ir.kernel.loops import LoopKernel
+from brickc.ir.kernel.loops import For, LoopKernel, Prefetch, Statement, When
 
 
 def _model(batch: bc.Dim | int, dtype: str = "f32") -> bc.Model:
@@ -76,3 +78,31 @@ def test_training_with_rows_apart_agrees_with_numpy() -> None:
     programs[0].load_state_dict(programs[1].state_dict())
     for name, value in ours.items():
         np.testing.assert_array_equal(programs[0].state_dict()[name], value)
+
+
+def _prefetched(body: Sequence[Statement]) -> Iterator[str]:
+    for s in body:
+        if isinstance(s, Prefetch):
+            yield s.buffer
+        elif isinstance(s, For | When):
+            yield from _prefetched(s.body)
+
+
+def test_large_matrices_are_fetched_ahead() -> None:
+    """The parameter that a tile updates or reads next, if it cannot have stayed in a cache."""
+    model = _model(bc.Dim("N", 1, 64))
+    compiled = compile_model(model, "c", functions=["train_step"], optimizer=bc.SGD(0.1))
+    function = compiled.functions["train_step"]
+    labels = {name: b.label for name, b in function.program.buffers.items()}
+    found = {}
+    for made in function.kernels:
+        assert isinstance(made, LoopKernel)
+        if made.kernel.kind == "contract":
+            buffers = {b for p in made.phases for b in _prefetched(p.work.body)}
+            actual = dict(made.arguments)
+            found[made.kernel.name] = {labels[actual.get(b, b)] for b in buffers}
+    wide, odd = {"wide.weight"}, {"odd.weight"}
+    assert found == {
+        "wide": wide, "odd": odd, "small": set(),
+        "d_small": set(), "d_small_2": set(), "d_odd": odd, "d_odd_2": odd, "d_wide": wide,
+    }  # fmt: skip
