@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,11 +23,11 @@ __all__ = ["ELU", "GELU", "Elementwise", "LeakyReLU", "LogSoftmax", "Logistic", 
            "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "Unary"]  # fmt: skip
 
 
-class Unary(Layer):
+class Unary(Layer, ABC):
     """A brick on its one operand."""
 
-    def _brick(self, x: Tensor) -> Brick:
-        raise NotImplementedError
+    @abstractmethod
+    def _brick(self, x: Tensor) -> Brick: ...
 
     def forward(self, x: Tensor) -> Tensor:
         expect_float(x)

@@ -64,7 +64,10 @@ class Layer:
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The layer's output, as an expression of its inputs."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
+        raise UsageError(
+            f"{type(self).__name__} has no forward",
+            expected="a method forward(self, x) that returns a tensor",
+        )
 
     def __call__(self, *inputs: Any, **kwargs: Any) -> Tensor:
         if not hasattr(self, "_tensors"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -134,9 +135,9 @@ class _LRN(Composite):
         if self.size < 1:
             raise UsageError("impossible size of a neighbourhood", got=self.size, expected=">= 1")
 
+    @abstractmethod
     def axes(self, rank: int) -> tuple[int, ...]:
         """The axes that the window spans."""
-        raise NotImplementedError
 
     def infer_type(self, operands: Sequence[TensorType]) -> TensorType:
         (type,) = operands

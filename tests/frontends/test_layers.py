@@ -276,6 +276,17 @@ def test_layers_of_ones_own() -> None:
         L.Lambda(lambda v: None)(x)  # type: ignore[arg-type, return-value]
 
 
+def test_a_layer_without_forward_is_told_what_it_lacks() -> None:
+    class Unfinished(Layer):
+        """A user's layer, half written."""
+
+    x = input("x", (2, 3))
+    with pytest.raises(UsageError, match="Unfinished has no forward") as caught:
+        Unfinished()(x)
+    assert "test_layers.py" in str(caught.value)
+    assert "forward(self, x)" in str(caught.value)
+
+
 def test_elementwise_expressions(rng: np.random.Generator) -> None:
     a = rng.standard_normal((2, 3))
     b = rng.standard_normal((2, 3))
